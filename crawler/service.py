@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crawler import __version__, daemon
+from crawler.admin.attention import attention
 from crawler.admin.commands import QUIET, Commands, brief
 from crawler.admin.control_server import Arguments, Caller, ControlServer
 from crawler.admin.metrics import exposition
@@ -27,15 +28,18 @@ from crawler.fetch.http1.message import LocalProtocolError
 from crawler.frontier.base import FrontierFull
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.why import Explainer
+from crawler.inspection.log.query import Line
+from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.url_history import last_attempts
 from crawler.obs.events import Event
 from crawler.obs.log_files import PENDING_LIMIT
-from crawler.obs.logs import Logs
+from crawler.obs.logs import FETCH_FILE, Logs
 from crawler.output_directory import link_configuration, unlink_configuration, write_run_file
 from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Changes, Mode, Settings, changes, keeping, masked
 
-HOSTS_SHOWN = 50  # on the status page
+ATTEMPTS_SHOWN = 20  # of a host, on the status page
 LAG_LOGGED_FROM_S = 0.5  # an event loop that was late by more is worth a line in the log
 
 
@@ -128,15 +132,15 @@ class Service:
             "log_dropped": self._logs.dropped,
             "reloaded_at": self.reloader.reloaded_at,
         }
-        return self._about | self._engine.monitor.status().as_json() | beside
+        status = self._about | self._engine.monitor.status().as_json() | beside
+        disk = self._free_bytes(), self.reloader.settings.output.min_free
+        return status | {
+            "attention": attention(status, self.stall(), *disk),
+            "recent_errors": [asdict(one) for one in self._reporter.recent_errors],
+        }
 
     def metrics(self) -> str:
         """In Prometheus's text format."""
-        settings = self.reloader.settings
-        try:
-            free_bytes = shutil.disk_usage(settings.output_directory).free
-        except OSError:  # the output is gone, or its file system is
-            free_bytes = None
         return exposition(
             self._engine.monitor.status(),
             self._engine.meters,
@@ -145,9 +149,15 @@ class Service:
             log_dropped=self._logs.dropped,
             last_reload_succeeded=self.reloader.last_succeeded,
             progress_at=self._engine.health.progress_at,
-            free_bytes=free_bytes,
-            min_free_bytes=settings.output.min_free,
+            free_bytes=self._free_bytes(),
+            min_free_bytes=self.reloader.settings.output.min_free,
         )
+
+    def _free_bytes(self) -> int | None:
+        try:
+            return shutil.disk_usage(self.reloader.settings.output_directory).free
+        except OSError:  # the output is gone, or its file system is
+            return None
 
     async def why(self, url: str) -> Mapping[str, Any]:
         """Why a URL was fetched or not, read from the store in a thread."""
@@ -170,8 +180,17 @@ class Service:
     def stall(self) -> str:
         return self._engine.health.stall()
 
-    def hosts(self) -> list[dict[str, Any]]:
-        return self._engine.monitor.busiest_hosts(HOSTS_SHOWN)
+    async def hosts(self, *, text: str, state: str, sort: str, limit: int) -> Mapping[str, Any]:
+        return await self._engine.monitor.find_hosts(text=text, state=state, sort=sort, limit=limit)
+
+    async def last_attempts(self, host: str) -> list[Line]:
+        """The last lines of the log about a host, read in a thread."""
+
+        def read() -> list[Line]:
+            with RotatedLog(self.reloader.settings.log_directory / FETCH_FILE) as log:
+                return last_attempts(log, host, ATTEMPTS_SHOWN)
+
+        return await asyncio.to_thread(read)
 
     def is_ready(self) -> bool:
         return not self._engine.crawl.is_draining

@@ -9,7 +9,7 @@ nothing for twice WRITE_TIMEOUT_S, is disconnected. No address but our own is na
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -19,7 +19,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from crawler.admin import metrics, unix_socket
 from crawler.core.clock import Clock
+from crawler.core.enums import HostState
 from crawler.core.formatting import naming_key
+from crawler.engine.monitoring.status import HOST_SORTS
 
 KEY: Final = "admin.listen"
 STATIC: Final = Path(__file__).parent / "static"
@@ -30,6 +32,11 @@ HEAD_TIMEOUT_S: Final = 20.0  # for the whole head of a request, and between two
 MAX_CONNECTIONS: Final = 512
 MAX_STREAMS: Final = 200
 MAX_URL_LENGTH: Final = 4_096  # characters, of /api/why
+MAX_HOST_LENGTH: Final = 255
+HOSTS_SHOWN: Final = 20  # of a search, if it names no limit
+MOST_HOSTS: Final = 500
+BUSIEST_SHOWN: Final = 50
+HOST_STATES: Final = ("", "broken", *HostState)
 INITIAL_DATA: Final = b"{{first}}"  # placeholder in index.html
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HEADERS: Final = {
@@ -50,8 +57,11 @@ class MonitoredCrawl(Protocol):
     def history(self) -> Mapping[str, Any]:
         """Series of the last hour."""
 
-    def hosts(self) -> list[dict[str, Any]]:
-        """The busiest hosts."""
+    async def hosts(self, *, text: str, state: str, sort: str, limit: int) -> Mapping[str, Any]:
+        """The first hosts of a search: `hosts`, and how many are `matching` of the `total`."""
+
+    async def last_attempts(self, host: str) -> list[dict[str, Any]]:
+        """The last lines of fetch.jsonl about a host, the newest first."""
 
     def metrics(self) -> str:
         """In Prometheus's text format."""
@@ -94,6 +104,7 @@ class WebServer:
         self._clock = clock
         self._status_json = b""
         self._status_mono = -math.inf
+        self._searching = asyncio.Lock()  # one search at a time, however many clients there are
         self._closing = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._aborting: asyncio.Task[None] | None = None
@@ -103,7 +114,9 @@ class WebServer:
             "/": self._page,
             "/api/status": self._status,
             "/api/history": self._history,
-            "/api/hosts": self._hosts,
+            "/api/hosts": self._busiest_hosts,
+            "/api/find_hosts": self._find_hosts,
+            "/api/attempts": self._last_attempts,
             "/api/why": self._why,
             "/api/events": self._events,
             "/metrics": self._metrics,
@@ -189,8 +202,9 @@ class WebServer:
 
     async def _page(self, _: web.Request) -> web.StreamResponse:
         """The page with the data of this moment in it, so that one request shows the whole of it."""
+        hosts = await self._crawl.hosts(text="", state="", sort="broken", limit=HOSTS_SHOWN)
         data = b'{"status":%b,"history":%b,"hosts":%b}' % (
-            self._status_bytes(), orjson.dumps(self._crawl.history()), orjson.dumps(self._crawl.hosts()),
+            self._status_bytes(), orjson.dumps(self._crawl.history()), orjson.dumps(hosts),
         )  # fmt: skip
         page = (STATIC / "index.html").read_bytes().replace(INITIAL_DATA, in_script(data))
         return web.Response(body=page, content_type="text/html", charset="utf-8")
@@ -207,8 +221,27 @@ class WebServer:
     async def _history(self, _: web.Request) -> web.StreamResponse:
         return _json(orjson.dumps(self._crawl.history()))
 
-    async def _hosts(self, _: web.Request) -> web.StreamResponse:
-        return _json(orjson.dumps(self._crawl.hosts()))
+    async def _busiest_hosts(self, _: web.Request) -> web.StreamResponse:
+        found = await self._crawl.hosts(text="", state="", sort="busy", limit=BUSIEST_SHOWN)
+        return _json(orjson.dumps(found["hosts"]))
+
+    async def _find_hosts(self, request: web.Request) -> web.StreamResponse:
+        query = request.query
+        text, state, sort = query.get("text", ""), query.get("state", ""), query.get("sort", "broken")
+        limit = query.get("limit", str(HOSTS_SHOWN))
+        if state not in HOST_STATES or sort not in HOST_SORTS or len(text) > MAX_HOST_LENGTH:
+            raise web.HTTPBadRequest(text=f"state is one of {_words(HOST_STATES)}; sort one of {_words(HOST_SORTS)}\n")
+        if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MOST_HOSTS):
+            raise web.HTTPBadRequest(text=f"limit is a number from 1 to {MOST_HOSTS}\n")
+        async with self._searching:
+            return _json(orjson.dumps(await self._crawl.hosts(text=text, state=state, sort=sort, limit=int(limit))))
+
+    async def _last_attempts(self, request: web.Request) -> web.StreamResponse:
+        host = request.query.get("host", "")
+        if not host or len(host) > MAX_HOST_LENGTH:
+            raise web.HTTPBadRequest(text=f"/api/attempts?host=…, of at most {MAX_HOST_LENGTH} characters\n")
+        async with self._searching:
+            return _json(orjson.dumps(await self._crawl.last_attempts(host)))
 
     async def _why(self, request: web.Request) -> web.StreamResponse:
         url = request.query.get("url", "")
@@ -253,6 +286,10 @@ class WebServer:
 def in_script(json: bytes) -> bytes:
     """The same JSON without "<": URLs and texts of others in it could end the script element around it."""
     return json.replace(b"<", b"\\u003c")
+
+
+def _words(words: Iterable[str]) -> str:
+    return ", ".join(filter(None, words))
 
 
 def _json(body: bytes) -> web.Response:

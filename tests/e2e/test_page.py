@@ -43,11 +43,12 @@ def shown(url: str, *options: str) -> str:
 
 def assert_shows_the_crawl(dom: str, host: str) -> None:
     assert re.search(r'<span id="state" class="state good">\w+</span>', dom)
-    assert re.search(r'<p id="sentence">[^<]*held back by a limit of scope', dom)
+    assert re.search(r'<p id="sentence"[^>]*>[^<]*held back by a limit of scope', dom)
     assert "waiting for the first status" not in dom
-    assert re.search(r"<div[^>]*>HTTP errors<b>\d+</b>", dom)
-    assert re.search(r"\d+ in backoff, \d+ held, \d+ blocked", dom)
-    assert dom.count("<canvas") == 4
+    assert re.search(r"<dt>HTTP errors</dt><dd><b>\d+</b>", dom)
+    assert re.search(r'id="attention"[^>]*><li class="warn">', dom)
+    assert re.search(r"\d+ of \d+ hosts? shown", dom)
+    assert dom.count("<canvas") == 6
     assert host in re.sub(r"<script.*?</script>", "", dom, flags=re.DOTALL)  # drawn, not only delivered
 
 

@@ -42,13 +42,41 @@ function element(name, text, kind) {
   return made;
 }
 
+// A button that looks like a link. `key` tells it from the others of its table: the focus stays on it when that is filled anew.
+function link(text, key, onClick) {
+  const made = element("button", text, "link");
+  made.type = "button";
+  made.dataset.key = key;
+  made.addEventListener("click", onClick);
+  return made;
+}
+
+// A cell of a class with such a link.
+function linked(text, key, onClick, kind) {
+  const cell = element("td", undefined, kind);
+  cell.append(link(text, key, onClick));
+  return cell;
+}
+
+// Replace the children of an element, with the focus where it was.
+function replace(place, made) {
+  const focused = place.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  place.replaceChildren(...made);
+  if (focused !== undefined) [...place.querySelectorAll("[data-key]")].find((one) => one.dataset.key === focused)?.focus();
+}
+
+// What is read out by a screen reader changes only when it says something else.
+function say(id, text) {
+  if (at(id).textContent !== text) at(id).textContent = text;
+}
+
 // Cells are a text, or [text, class], or an element.
 function fill(table, rows, none) {
-  const body = table.tBodies[0];
   const made = rows.map((cells) => {
-    const row = document.createElement("tr");
+    const row = element("tr");
     for (const cell of cells) {
-      if (cell instanceof Element) { const td = element("td"); td.append(cell); row.append(td); }
+      if (cell instanceof HTMLTableCellElement) row.append(cell);
+      else if (cell instanceof Element) { const td = element("td"); td.append(cell); row.append(td); }
       else row.append(Array.isArray(cell) ? element("td", cell[0], cell[1]) : element("td", cell));
     }
     return row;
@@ -56,63 +84,143 @@ function fill(table, rows, none) {
   if (!made.length) {
     const cell = element("td", none, "dim");
     cell.colSpan = table.tHead.rows[0].cells.length;
-    const row = document.createElement("tr");
+    const row = element("tr");
     row.append(cell);
     made.push(row);
   }
-  body.replaceChildren(...made);
+  replace(table.tBodies[0], made);
 }
 
 const STATES = { crawling: "good", idle: "good", ready: "good", lingering: "good", paused: "warn", draining: "warn", off_hours: "warn", outage: "warn",
   backoff: "warn", held: "bad", blocked: "bad", new: "dim" };
+const LEVELS = { bad: "Problem", warn: "Look" };
+
+// Go to the part of the page that has more: "hosts:held", "warnings".
+function show(part) {
+  const [id, state] = part.split(":");
+  if (state) {
+    at("filter").elements.state.value = state;
+    findHosts();
+  }
+  at(`h-${id}`).scrollIntoView();
+  (state ? at("filter").elements.state : at(`h-${id}`)).focus({ preventScroll: true });
+}
+
+let attentionShown = null;
+
+function showAttention(found) {
+  const now = JSON.stringify(found);
+  if (now === attentionShown) return;
+  attentionShown = now;
+  const made = found.map((one) => {
+    const item = element("li", undefined, one.level);
+    item.append(element("b", LEVELS[one.level]), one.show ? link(one.text, one.show, () => show(one.show)) : one.text);
+    if (one.advice) item.append(element("div", one.advice, "dim"));
+    return item;
+  });
+  replace(at("attention"), made.length ? made : [element("li", "Nothing: the crawl does what it should.")]);
+}
+
+// 1,240 of 3,100 URLs, and what becomes of the others: the parts add up to the whole.
+function showProgress(s) {
+  const u = s.urls;
+  const found = u.queued + u.waiting + u.done + u.denied + u.gave_up + u.suspect;
+  const ended = u.done + u.denied + u.gave_up;
+  at("done").max = found || 1;
+  at("done").value = ended;
+  const parts = [["fetched", u.done], ["denied", u.denied], ["given up", u.gave_up], ["queued", u.queued], ["due later", u.waiting], ["set aside", u.suspect]];
+  const eta = s.eta_s === null ? "no time can be told for the rest"
+    : `what may be requested is done in about ${duration(s.eta_s)} if no more URLs are found`;
+  say("progress", `${number(found)} URLs found: ${parts.filter(([, n]) => n).map(([word, n]) => `${number(n)} ${word}`).join(", ") || "none"}${u.queued ? `; ${eta}` : ""}.`);
+  const outcomes = Object.entries(s.counts.outcomes).filter(([, n]) => n);
+  const attempts = outcomes.reduce((sum, [, n]) => sum + n, 0);
+  say("sums", `${number(attempts)} attempts in this run: ${outcomes.map(([word, n]) => `${number(n)} ${word.replace("_", " ")}`).join(", ") || "none"}. `
+    + `${number(s.counts.responses)} responses: ${number(s.counts.responses - s.counts.auxiliary)} to pages, ${number(s.counts.auxiliary)} to robots.txt, `
+    + "sitemaps, feeds and probes.");
+}
 
 function showStatus(s) {
-  document.title = `${s.crawl}: ${s.state}`;
+  document.title = `${s.attention.some((one) => one.level === "bad") ? "(!) " : ""}${s.crawl}: ${s.state}`;
   at("crawl").textContent = s.crawl;
   at("state").textContent = s.state;
   at("state").className = `state ${STATES[s.state] || ""}`;
-  at("sentence").textContent = s.sentence;
+  say("sentence", s.sentence);
   at("about").textContent = `pid ${s.pid}, up ${duration(s.elapsed_s)}, version ${s.version}, ${s.output}, as of ${clock(s.at)}`;
+  showAttention(s.attention);
+  showProgress(s);
   const c = s.connections;
   const figures = [
-    ["pages", number(s.counts.pages), `${average(s.rates.pages_per_s)}/s`],
+    ["pages stored", number(s.counts.pages), `${average(s.rates.pages_per_s)}/s`],
     ["received", size(s.counts.bytes), `${size(s.rates.bytes_per_s)}/s`],
-    ["errors", number(s.counts.errors), `${number(s.counts.denied)} denied`],
-    ["HTTP errors", number((s.counts.answers || {}).http_error || 0), "status 4xx, 5xx"],
-    ["queued", number(s.urls.queued), `${number(s.urls.waiting)} due later`],
-    ["hosts", number(s.hosts.total), `${s.hosts.with_work} with work, ${s.hosts.backoff} in backoff, ${s.hosts.held} held, ${s.hosts.blocked} blocked`],
+    ["errors", number(s.counts.errors), "no complete response"],
+    ["HTTP errors", number(s.counts.outcomes.http_error || 0), "status 4xx, 5xx"],
+    ["hosts", number(s.hosts.total), `${number(s.hosts.with_work)} with work`],
     ["connections", number(c.open), `${average(c.requests_per_connection)} requests each`],
-    ["in flight", number(s.in_flight.length), `${number(s.uncommitted)} unstored`],
+    ["in flight", number(s.in_flight.length), `${number(s.uncommitted)} not stored yet`],
     ["processor", `${Math.round(s.rates.cpu_percent)} %`, `loop late ${duration(s.rates.loop_lag_s)}`],
     ["memory", size(s.rss_bytes), `${size(s.max_rss_bytes)} at most`],
   ];
   at("figures").replaceChildren(...figures.map(([name, value, more]) => {
-    const box = element("div", name, "");
-    box.append(element("b", value), element("span", more, "dim"));
+    const box = element("div"), shown = element("dd");
+    shown.append(element("b", value), element("span", more, "dim"));
+    box.append(element("dt", name), shown);
     return box;
   }));
+  fill(at("errors"), s.recent_errors.map((e) => [[clock(e.at), "word"], linked(e.host, `${e.host} ${e.error}`, () => showHost(new URL(e.url).origin), "wide"), e.error, [number(e.times), "n"],
+    link(e.url, e.url, () => why(e.url))]), "none");
   fill(at("flight"), s.in_flight.slice(0, 30).map((f) =>
     [[duration(f.age_s), "n"], f.stage, f.url, [f.conn_id, "n wide"], [f.requests, "n wide"]]), "nothing");
   const left = new Set(["ts", "event", "level", "crawl", "run_id"]);
-  fill(at("warnings"), [...s.warnings].reverse().slice(0, 20).map((w) => [w.ts.slice(11, 19), w.event,
+  fill(at("warnings"), [...s.warnings].reverse().slice(0, 20).map((w) => [w.ts.slice(0, 19).replace("T", " "), w.event,
     Object.entries(w).filter(([k]) => !left.has(k)).map(([k, v]) => `${k}=${v}`).join(" ")]), "none");
   fill(at("memory"), s.memory.map((m) => {
     const shown = m.unit === "bytes" ? size : number;
-    const meter = element("meter");
-    meter.max = m.limit || 1; meter.value = m.limit ? m.held : 0;
-    return [m.name, [shown(m.held), "n"], [m.limit === null ? "none" : shown(m.limit), "n"], m.limit === null ? "" : meter];
+    return [m.name, [shown(m.held), "n"], [m.limit === null ? "none" : shown(m.limit), "n"],
+      [m.limit === null ? "" : `${Math.round(100 * m.held / m.limit)} %`, "n"]];
   }), "nothing");
 }
 
-function showHosts(hosts) {
-  fill(at("hosts"), hosts.map((h) => [h.host, [h.state, `word ${STATES[h.state] || ""}`], [number(h.queued), "n"], [number(h.fetched), "n"],
-    [h.in_flight, "n wide"], [duration(h.delay_s), "n wide"], [h.until_at ? clock(h.until_at) : "", "wide"], h.why]), "none yet");
+function showHosts(found) {
+  const { hosts, matching, total } = found;
+  const all = `${number(total)} host${total === 1 ? "" : "s"}`;
+  at("more").hidden = hosts.length >= matching || hosts.length >= 500;
+  say("count", matching === total ? `${number(hosts.length)} of ${all} shown` : `${number(matching)} of ${all} match, ${number(hosts.length)} shown`);
+  fill(at("hosts"), hosts.map((h) => [link(h.host.replace("https://", ""), h.host, () => showHost(h.host)), [h.state, `word ${STATES[h.state] || ""}`],
+    [number(h.queued), "n"], [number(h.fetched), "n wide"], [h.in_flight, "n wide"], [duration(h.delay_s), "n wide"], [h.until_at ? clock(h.until_at) : "", "wide"],
+    h.why + (h.failures ? ` (${number(h.failures)} in a row)` : "")]), "none");
 }
 
-const COLOURS = ["#3a86c8", "#8ab8d8", "#c8963a", "#c8603a", "#b3372f", "#8a5ac8", "#888888", "#444444"];
+let hostsShown = 20;
+
+async function findHosts() {
+  const search = new URLSearchParams(new FormData(at("filter")));
+  search.set("limit", hostsShown);
+  showHosts(await get(`/api/find_hosts?${search}`));
+}
+
+async function showHost(origin) {
+  const name = new URL(origin).hostname.replace(/^\[|\]$/g, "");
+  at("host").hidden = false;
+  at("h-host").textContent = `${name}: the last attempts`;
+  at("ask").onclick = () => why(`${origin}/`);
+  try {
+    fill(at("attempts"), (await get(`/api/attempts?host=${encodeURIComponent(name)}`)).map((line) => [line.ts.slice(0, 19).replace("T", " "),
+      [line.outcome, line.error_type || line.deny_reason, line.http_response_status_code].filter(Boolean).join(" "),
+      [line.dur_ms === undefined ? "" : duration(line.dur_ms / 1000), "n"], link(line.url_full, line.fetch_id, () => why(line.url_full))]),
+    "none in the newest part of the log");
+  } catch (error) {
+    fill(at("attempts"), [], String(error.message || error));
+  }
+  at("h-host").scrollIntoView({ block: "nearest" });
+  at("h-host").focus({ preventScroll: true });
+}
+
+// Lines are told apart by their colour and by their dashes.
+const DASHES = [[], [8, 4], [2, 3], [8, 3, 2, 3], [14, 4], [4, 4], [1, 5]];
 const HEIGHT = 170;
 const NARROWEST_S = 120; // a plot of fewer points is not drawn wider than this
 const plots = {};
+let shownHistory = null;
 
 // Steps of an axis: of tens, and of twos for what is told in KiB and MiB.
 const TENS = [-3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8].flatMap((n) => [1, 2, 5].map((digit) => Number(`${digit}e${n}`)));
@@ -121,25 +229,43 @@ const TWOS = Array.from({ length: 45 }, (_, n) => 2 ** n);
 const resized = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     const width = target.clientWidth;
-    if (width && plots[target.id].width !== width) plots[target.id].setSize({ width, height: HEIGHT });
+    if (width && plots[target.id] && plots[target.id].width !== width) plots[target.id].setSize({ width, height: HEIGHT });
   }
 });
 
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`);
+
+// What a plot shows, in words: for those who do not see it, and on a screen that is too small for it.
+function inWords(series, data, scale) {
+  const shown = series.map((label, n) => {
+    const values = data[n + 1].filter((v) => v !== null);
+    if (!values.length || (series.length > 2 && !Math.max(...values))) return "";
+    return `${label} ${scale(values.at(-1))} now, ${scale(Math.max(...values))} at most`;
+  });
+  return shown.filter(Boolean).join("; ") || "nothing yet; a point is taken every 10 s";
+}
+
 // `least` is the least that the upper end of the axis stands for: what is all zeros has an axis to read it by as well.
-function plot(id, series, data, scale, least, steps) {
-  const place = at(id);
+function plot(id, title, series, colours, data, scale, least, steps) {
+  let place = at(id);
+  if (!place) {
+    const figure = element("figure"), caption = element("figcaption", title), words = element("p");
+    place = element("div");
+    [place.id, words.id] = [id, `${id}-words`];
+    place.setAttribute("role", "img");
+    place.setAttribute("aria-label", title);
+    place.setAttribute("aria-describedby", words.id);
+    figure.append(caption, place, words);
+    at("plots").append(figure);
+  }
+  at(`${id}-words`).textContent = inWords(series, data, scale);
+  if (!data[0].length) return;
   if (plots[id]) {
     plots[id].setData(data);
     return;
   }
-  if (!data[0].length) {
-    place.replaceChildren(element("p", "no point yet; one is taken every 10 s", "dim"));
-    return;
-  }
-  place.replaceChildren();
   const width = place.clientWidth || 300;
-  const ink = getComputedStyle(document.documentElement).getPropertyValue("--dim");
-  const line = getComputedStyle(document.documentElement).getPropertyValue("--line");
+  const [ink, line] = [colour("dim"), colour("line")];
   plots[id] = new uPlot({
     width, height: HEIGHT,
     tzDate: (epoch) => uPlot.tzDate(new Date(epoch * 1000), "Etc/UTC"),
@@ -151,19 +277,30 @@ function plot(id, series, data, scale, least, steps) {
     axes: [{ stroke: ink, grid: { stroke: line, width: 1 }, size: 32, space: 80,
       values: (u, ticks, axis, space, step) => ticks.map((epoch) => clock(epoch, step < 60 ? 19 : 16)) },
     { stroke: ink, grid: { stroke: line, width: 1 }, size: 68, space: 24, incrs: steps, values: (u, ticks) => ticks.map(scale) }],
-    series: [{ label: "time", value: (u, epoch) => (epoch === null ? "–" : clock(epoch)) }, ...series.map((label, n) => ({ label, stroke: COLOURS[n], width: 1.5, spanGaps: false,
-      value: (u, v) => (v === null ? "–" : scale(v)) }))],
+    series: [{ label: "time", value: (u, epoch) => (epoch === null ? "–" : clock(epoch)) }, ...series.map((label, n) => ({ label,
+      stroke: colour(colours[n]), dash: DASHES[n], width: 2, spanGaps: false, value: (u, v) => (v === null ? "–" : scale(v)) }))],
   }, data, place);
   resized.observe(place);
 }
 
 function showHistory(h) {
+  shownHistory = h;
   const words = Object.keys(h.outcomes);
-  plot("plot-outcomes", words, [h.at, ...words.map((word) => h.outcomes[word])], number, 1, TENS);
-  plot("plot-bytes", ["bytes"], [h.at, h.bytes_per_s], size, 1024, TWOS);
-  plot("plot-latency", ["median", "95 %"], [h.at, h.p50_s, h.p95_s], duration, 0.01, TENS);
-  plot("plot-connections", ["open", "requests each"], [h.at, h.connections, h.reuse], number, 4, TENS);
+  plot("plot-outcomes", "Attempts a second, by outcome", words.map((word) => word.replace("_", " ")), words, [h.at, ...words.map((word) => h.outcomes[word])], number, 1, TENS);
+  plot("plot-bytes", "Bytes received a second", ["received"], ["redirect"], [h.at, h.bytes_per_s], size, 1024, TWOS);
+  plot("plot-latency", "Duration of an attempt", ["median", "95 %"], ["ok", "http_error"], [h.at, h.p50_s, h.p95_s], duration, 0.01, TENS);
+  plot("plot-queued", "URLs queued", ["queued"], ["truncated"], [h.at, h.queued], number, 4, TENS);
+  plot("plot-connections", "Connections open", ["open"], ["redirect"], [h.at, h.connections], number, 4, TENS);
+  plot("plot-reuse", "Requests on each connection that was opened", ["requests"], ["ok"], [h.at, h.reuse], number, 4, TENS);
 }
+
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+  for (const id of Object.keys(plots)) {
+    plots[id].destroy();
+    delete plots[id];
+  }
+  showHistory(shownHistory);
+});
 
 async function get(path) {
   const answer = await fetch(path, { cache: "no-store" });
@@ -174,15 +311,13 @@ async function get(path) {
 async function slowly() {
   try {
     showHistory(await get("/api/history"));
-    showHosts(await get("/api/hosts"));
+    await findHosts();
   } catch (error) { /* the stream says when the crawl is gone */ }
   setTimeout(slowly, 5000);
 }
 
-at("why").addEventListener("submit", async (event) => {
-  event.preventDefault();
-  const url = new FormData(event.target).get("url").trim();
-  if (!url) return;
+async function why(url) {
+  at("why").elements.url.value = url;
   const place = at("answer");
   try {
     const answer = await get(`/api/why?url=${encodeURIComponent(url)}`);
@@ -198,6 +333,27 @@ at("why").addEventListener("submit", async (event) => {
   } catch (error) {
     place.replaceChildren(element("p", String(error.message || error), "bad"));
   }
+  at("h-why").scrollIntoView();
+}
+
+at("why").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const url = new FormData(event.target).get("url").trim();
+  if (url) why(url);
+});
+let typed = 0;
+at("filter").addEventListener("submit", (event) => event.preventDefault());
+at("filter").addEventListener("input", () => {
+  clearTimeout(typed);
+  typed = setTimeout(findHosts, 200);
+});
+at("more").addEventListener("click", () => {
+  hostsShown = Math.min(500, hostsShown + 80);
+  findHosts();
+});
+at("close").addEventListener("click", () => {
+  at("host").hidden = true;
+  at("filter").elements.text.focus();
 });
 
 const first = JSON.parse(at("first").textContent);
@@ -210,7 +366,7 @@ if (!still) {
   stream.onerror = () => {
     at("state").textContent = "no answer";
     at("state").className = "state bad";
-    at("sentence").textContent = "The crawler does not answer; this page looks again.";
+    say("sentence", "The crawler does not answer; this page looks again.");
   };
   setTimeout(slowly, 5000);
 }

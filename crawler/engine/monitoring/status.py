@@ -6,6 +6,7 @@ from counters of other parts, without a wait.
 Invariant: a Status shares nothing with the engine, and can be written as JSON.
 """
 
+import asyncio
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,13 +23,23 @@ from crawler.engine.monitoring.bottleneck import Conditions, assess
 from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
 from crawler.engine.monitoring.rates import RateMeter, Rates, peak_rss_bytes, rss_bytes
 from crawler.engine.pages.worker import Worker
-from crawler.engine.scheduling.host import Host
+from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.connection import Exchange
 from crawler.fetch.pool_statistics import PoolStats
 from crawler.frontier.base import Frontier, Totals
 
 _HOSTS_COST: Final = 50.0  # counting all hosts takes at most a fiftieth of the time
+_HOSTS_AT_ONCE: Final = 2_000  # of a search: two milliseconds
+BROKEN: Final = (HostState.HELD, HostState.BACKOFF, HostState.BLOCKED)
+_SEVERITY: Final = {state: place for place, state in enumerate(BROKEN)}
+HOST_SORTS: Final[Mapping[str, Callable[[Host, HostState], tuple[Any, ...]]]] = {
+    "broken": lambda host, state: (_SEVERITY.get(state, len(BROKEN)), -host.queued, host.id),
+    "busy": lambda host, state: (-host.leases, -host.queued, host.id),
+    "queued": lambda host, state: (-host.queued, host.id),
+    "fetched": lambda host, state: (-host.fetched, host.id),
+    "host": lambda host, state: (host.origin.host, host.id),
+}
 _CONNECTIONS: Final = (
     "open", "idle", "opening", "waiting", "opened", "failed", "requests", "requests_per_connection", "tls_handshakes",
     "tls_resumed",
@@ -83,8 +94,9 @@ class Counts:
 @dataclass(frozen=True, slots=True)
 class Status:
     """How a crawl stands. `sentence`: what limits it, for people. `urls` counts the store's URLs by state, `hosts` the
-    hosts; `held_back` counts queued URLs that a limit or a block holds back. `opens_at` is when fetch.hours open, None
-    while they are open. Times: `*_at` and `at` UTC epoch seconds, durations in seconds.
+    hosts; `held_back` counts queued URLs that a limit or a block holds back. `eta_s` estimates the time until all
+    queued URLs that may be requested are, if no more are found; None if unknown, or if there are none. `opens_at` is
+    when fetch.hours open, None while they are open. Times: `*_at` and `at` UTC epoch seconds, durations in seconds.
     """
 
     at: float
@@ -97,6 +109,7 @@ class Status:
     counts: Counts
     urls: Mapping[str, int]
     held_back: int
+    eta_s: float | None
     hosts: Mapping[str, int]
     connections: PoolStats
     in_flight: Sequence[InFlight]
@@ -153,6 +166,8 @@ class _HostFigures:
     queued: int
     held_back: int
     delayed: int  # with work, a delay and no back-off
+    held: int  # queued URLs whose robots.txt cannot be read
+    slowest_s: float  # until the last queue of a politeness key is empty, by back-off and delay
     backlog: list[Backlog]
     next_mono: float  # when one with work may be requested
 
@@ -221,6 +236,7 @@ class Monitor:
                 "gave_up": totals.gave_up, "suspect": totals.suspect,
             },
             held_back=hosts.held_back,
+            eta_s=self._eta_s(hosts, rates),
             hosts=hosts.by_state,
             connections=self._pool_stats(),
             in_flight=in_flight,
@@ -276,7 +292,8 @@ class Monitor:
         if self._hosts is None or now >= self._hosts_again_mono:
             hosts = self._host_table.hosts.values()
             by_state = dict.fromkeys(map(str, HostState), 0) | {"total": len(hosts), "with_work": 0}
-            queued = held_back = delayed = 0
+            queued = held_back = delayed = held = 0
+            done_s: dict[PolitenessKey, float] = {}
             for host in hosts:
                 state = state_of(host, now)
                 by_state[state] += 1
@@ -285,31 +302,60 @@ class Monitor:
                     held_back += host.backlog
                 elif host.has_work:
                     by_state["with_work"] += 1
+                    if state is HostState.HELD:
+                        held += host.backlog
+                    else:
+                        backoff_s = max(0.0, host.key.politeness.open_mono - now, host.politeness.open_mono - now)
+                        done_s[host.key] = max(done_s.get(host.key, 0.0), backoff_s) + host.backlog * host.key.delay_s
                     delayed += host.key.delay_s > 0 and state in (HostState.NEW, HostState.READY)
             next_mono = now + self._scheduler.next_request_s()
-            self._hosts = _HostFigures(by_state, queued, held_back, delayed, backlog_of(hosts, now), next_mono)
+            slowest_s = max(done_s.values(), default=0.0)
+            self._hosts = _HostFigures(
+                by_state, queued, held_back, delayed, held, slowest_s, backlog_of(hosts, now), next_mono
+            )
             self._hosts_again_mono = now + _HOSTS_COST * (self._clock.mono() - now)
         return self._hosts
 
-    def busiest_hosts(self, limit: int) -> list[dict[str, object]]:
-        """The hosts with the most queued URLs, those with requests in flight first."""
-        now, now_at = self._clock.mono(), self._clock.now()
-        hosts = heapq.nlargest(limit, self._host_table.hosts.values(), key=lambda host: (host.leases, host.queued))
-        found: list[dict[str, object]] = []
-        for host in hosts:
-            backoffs = [
-                state for state in (host.politeness, host.key.politeness) if state.failures and state.open_mono > now
+    def _eta_s(self, hosts: _HostFigures, rates: Rates) -> float | None:
+        """Seconds until all that may be requested is: by the present rate, or by the last host's back-off and delay."""
+        due = hosts.queued - hosts.held_back - hosts.held
+        by_rate_s = due / rates.responses_per_s if due > 0 and rates.responses_per_s > 0 else 0.0
+        return round(max(by_rate_s, hosts.slowest_s), 1) or None
+
+    async def find_hosts(self, *, text: str, state: str, sort: str, limit: int) -> dict[str, object]:
+        """The first `limit` hosts in order of `sort` whose name has `text` in it and that are in `state` ("" for any,
+        "broken" for BROKEN), and how many there are. Other tasks run meanwhile, however many hosts there are.
+        """
+        key, text = HOST_SORTS[sort], text.lower()
+        wanted = BROKEN if state == "broken" else (state,) if state else tuple(HostState)
+        hosts = list(self._host_table.hosts.values())
+        first: list[tuple[tuple[Any, ...], Host]] = []
+        matching = 0
+        for start in range(0, len(hosts), _HOSTS_AT_ONCE):
+            now = self._clock.mono()
+            found = [
+                (key(host, its_state), host)
+                for host in hosts[start : start + _HOSTS_AT_ONCE]
+                if text in host.origin.host and (its_state := state_of(host, now)) in wanted
             ]
-            last = max(backoffs, key=lambda state: state.open_mono, default=None)
-            found.append(
-                {
-                    "host": str(host.origin), "state": str(state_of(host, now)), "queued": host.queued,
-                    "fetched": host.fetched, "in_flight": host.leases, "delay_s": host.key.delay_s,
-                    "until_at": None if last is None else round(now_at + last.open_mono - now, 1),
-                    "why": self._why(host, "" if last is None else str(last.reason)),
-                }
-            )  # fmt: skip
-        return found
+            matching += len(found)
+            first = heapq.nsmallest(limit, first + found, key=lambda one: one[0])
+            await asyncio.sleep(0)
+        return {"total": len(hosts), "matching": matching, "hosts": [self._host_row(host) for _, host in first]}
+
+    def _host_row(self, host: Host) -> dict[str, object]:
+        now, now_at = self._clock.mono(), self._clock.now()
+        backoffs = [
+            state for state in (host.politeness, host.key.politeness) if state.failures and state.open_mono > now
+        ]
+        last = max(backoffs, key=lambda state: state.open_mono, default=None)
+        return {
+            "host": str(host.origin), "state": str(state_of(host, now)), "queued": host.queued,
+            "fetched": host.fetched, "in_flight": host.leases, "delay_s": host.key.delay_s,
+            "until_at": None if last is None else round(now_at + last.open_mono - now, 1),
+            "failures": max(host.politeness.failures, host.transient_failures),
+            "why": self._why(host, "" if last is None else str(last.reason)),
+        }  # fmt: skip
 
     def _why(self, host: Host, backing_off_after: str) -> str:
         """Why a host gets no request; "" if it does."""

@@ -61,6 +61,7 @@ def page() -> str:
         counts=counts,
         urls={"queued": 7},
         held_back=0,
+        eta_s=None,
         hosts={"ready": 3, "total": 3, "with_work": 1},
         connections=stats,
         in_flight=[InFlight("https://a.test/", "page", 1, "body", 0.1)],

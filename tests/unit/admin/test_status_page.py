@@ -34,8 +34,11 @@ class StubCrawl:
     def history(self) -> Mapping[str, Any]:
         return {"at": []}
 
-    def hosts(self) -> list[dict[str, Any]]:
-        return [{"host": "https://a.test"}]
+    async def hosts(self, **search: Any) -> Mapping[str, Any]:
+        return {"total": 1, "matching": 1, "hosts": [{"host": "https://a.test"}], "search": search}
+
+    async def last_attempts(self, host: str) -> list[dict[str, Any]]:
+        return [{"server_address": host}]
 
     def metrics(self) -> str:
         return "crawler_inflight 0\n"
@@ -87,7 +90,9 @@ async def test_everything_is_served() -> None:
             ("/static/uplot.js", "javascript", "uPlot"),
             ("/api/status", "application/json", '"crawling"'),
             ("/api/history", "application/json", '"at"'),
-            ("/api/hosts", "application/json", "a.test"),
+            ("/api/hosts", "application/json", '[{"host":"https://a.test"}]'),
+            ("/api/find_hosts?text=a&state=held&sort=queued&limit=500", "application/json", '"limit":500'),
+            ("/api/attempts?host=a.test", "application/json", '[{"server_address":"a.test"}]'),
             ("/api/why?url=https://a.test/x%3Fy", "application/json", "https://a.test/x?y"),
             ("/metrics", "text/plain; version=0.0.4", "crawler_inflight"),
             ("/healthz", "text/plain", "ok"),
@@ -109,7 +114,11 @@ async def test_the_page_comes_with_the_state() -> None:
     found = re.search(r'<script type="application/json" id="first">([^<]*)</script>', page)
     assert found is not None
     first = json.loads(found.group(1))
-    assert first == {"status": watched.status(), "history": watched.history(), "hosts": watched.hosts()}
+    assert first == {
+        "status": watched.status(),
+        "history": watched.history(),
+        "hosts": await watched.hosts(text="", state="", sort="broken", limit=20),
+    }
 
 
 async def test_health_and_readiness_are_two_things() -> None:
@@ -141,8 +150,11 @@ async def test_a_name_that_was_made_to_lead_here_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["/nothing", "/static/../web.py", "/static/%2e%2e/web.py", "/api/why", "/api/why?url="]
-)
+    "target",
+    ["/nothing", "/static/../web.py", "/static/%2e%2e/web.py", "/api/why", "/api/why?url=", "/api/attempts",
+     "/api/find_hosts?state=ill", "/api/find_hosts?sort=x", "/api/find_hosts?limit=0", "/api/find_hosts?limit=x",
+     "/api/find_hosts?limit=501", f"/api/find_hosts?text={'x' * 256}", f"/api/attempts?host={'x' * 256}"],
+)  # fmt: skip
 async def test_an_unknown_path_is_404(target: str) -> None:
     """No traceback, no file from elsewhere."""
     async with serving(StubCrawl()) as (_, port):

@@ -24,7 +24,7 @@ STATUS = Status(
         responses=12_345, pages=12_000, bytes=345_678_901, errors=2, denied=14, links_found=1_234_567, links_new=40_200,
         answers={}, auxiliary=0, gave_up=0, outcomes={}, error_types={}, deny_reasons={},
     ),
-    urls={"queued": 28_345, "waiting": 12}, held_back=0,
+    urls={"queued": 28_345, "waiting": 12}, held_back=0, eta_s=None,
     hosts={"total": 31, "with_work": 12, "new": 0, "ready": 29, "backoff": 2, "held": 0, "blocked": 0},
     connections=CONNECTIONS, in_flight=[InFlight("https://e.org/", "page", 1, "body", 0.1)] * 8, rss_bytes=1,
     max_rss_bytes=1, uncommitted=0, oldest_ready_s=0.0, last_url="https://e.org/a?token=s3cret",

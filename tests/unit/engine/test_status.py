@@ -246,7 +246,11 @@ def test_the_busiest_hosts_come_with_what_keeps_them() -> None:
 
         async def look() -> None:
             await elapse(20.0)
-            found.extend(monitor.busiest_hosts(2))
+            searched = await monitor.find_hosts(text="", state="", sort="busy", limit=2)
+            assert (searched["total"], searched["matching"]) == (3, 3)
+            found.extend(searched["hosts"])
+            broken = await monitor.find_hosts(text="H", state="broken", sort="broken", limit=9)
+            assert [host["host"] for host in broken["hosts"]] == ["https://h1.test"]
 
         async with asyncio.TaskGroup() as group:
             group.create_task(look())
