@@ -41,7 +41,7 @@ _TEMPLATES_SHOWN: Final = 10  # of suspects
 @click.option(
     "--output",
     type=click.Path(path_type=Path, readable=False),
-    help="Directory for all files; an earlier crawl in it goes on.",
+    help="Directory for all files; an earlier crawl in it is continued.",
 )
 @click.option("--again", is_flag=True, help="Visit everything once more that was visited before (a round).")
 @click.option("--max-duration", metavar="TIME", help='Stop after this long, e.g. "10m".')
@@ -59,8 +59,8 @@ def crawl_command(
 ) -> int:
     """Crawl from URLs until nothing is left to do.
 
-    With an output directory that was used before, the crawl goes on where it stopped; the default is crawl/HOST, named
-    for the host of the first URL. A URL without a scheme is https.
+    With an output directory that was used before, the crawl continues where it stopped; the default is crawl/HOST,
+    named after the host of the first URL. A URL without a scheme is https.
     """
     from crawler.app import View, run, with_seeds
     from crawler.output_directory import other_files
@@ -137,7 +137,7 @@ def _exit_code(result: "Result") -> int:
     end = result.ending
     left = f"{count(end.urls.left, 'URL')} {'is' if end.urls.left == 1 else 'are'} left"
     if end.stopped_by is StoppedBy.WAITING and result.opens_at is not None:
-        say(f"fetch.hours are closed until {local_time(result.opens_at)}; {left}, the same command goes on with them")
+        say(f"fetch.hours are closed until {local_time(result.opens_at)}; {left}, the same command continues with them")
         return end.exit_code
     if result.seed_problems:
         say("no seed responded")
@@ -147,12 +147,12 @@ def _exit_code(result: "Result") -> int:
     match end.stopped_by:
         case StoppedBy.WAITING:
             command = "the same command" if result.summary["round"] is None else "`crawler crawl` without --again"
-            say(f"{left} that may not be requested within crawl.linger; {command} goes on with them")
+            say(f"{left} that may not be requested within crawl.linger; {command} continues with them")
         case StoppedBy.SIGNAL | StoppedBy.OPERATOR if end.left:
-            say(f"stopped; {left}, the same command goes on with them")
+            say(f"stopped; {left}, the same command continues with them")
             return end.exit_code
         case StoppedBy.DISK if end.left:
-            say(f"nothing could be stored for as long as crawl.linger; {left}, the same command goes on with them")
+            say(f"nothing could be stored for as long as crawl.linger; {left}, the same command continues with them")
         case _ if end.left:
             say(left)
     for one in end.left:

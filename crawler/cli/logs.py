@@ -1,4 +1,4 @@
-"""`crawler logs`: lines of the logs that match, written for people or as the JSON they are."""
+"""`crawler logs`: prints the lines of the logs that match, as text for people or as JSON."""
 
 import time
 from collections.abc import Iterable
@@ -111,7 +111,7 @@ class _Printer:
         self._text = event_text if of_events else fetch_text
         self._as_json = as_json
         self._held: list[bytes] = []
-        self.printed = False  # anything
+        self.printed = False  # whether any line was printed
 
     def print(self, found: Iterable[tuple[bytes, Line]]) -> None:
         for raw, line in found:
@@ -157,7 +157,7 @@ def _status(text: str) -> str:
 
 
 def _words(words: tuple[str, ...], known: Iterable[str], option: str) -> tuple[str, ...]:
-    """Raise UsageError for a word that no line can have, with the nearest one as a hint."""
+    """Return the words. Raises UsageError for a word that no line can have, with the nearest known word as a hint."""
     choices = [str(word) for word in known]
     for word in words:
         if word not in choices:

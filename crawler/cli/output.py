@@ -81,7 +81,7 @@ def not_written(problems: Iterable[str], *, unstored: int = 0, gone: Sequence[Pa
         one = "the last visit was not stored: its URL is"
         more = f"the last {count(unstored)} visits were not stored: their URLs are"
         say(f"{one if unstored == 1 else more} still queued, and will be fetched again")
-    say("what was committed is safe; the same command goes on from there")
+    say("what was committed is safe; the same command continues from there")
     return Exit.IO
 
 
@@ -118,7 +118,7 @@ def _code_of_crawl_error(error: BaseException) -> int | None:
     from crawler.sinks.base import SinkCorrupt, SinkForeign
 
     if isinstance(error, EndedAtOnce):
-        say(f"{error}: ended at once; what was committed is safe, the same command goes on from there")
+        say(f"{error}: ended at once; what was committed is safe, the same command continues from there")
         return 128 + error.number
     if isinstance(error, CommandRefused):
         say(str(error))

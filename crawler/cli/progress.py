@@ -1,8 +1,7 @@
-"""What `crawler crawl` shows on a terminal: a live panel while it runs, a table at its end.
+"""The output of `crawler crawl` on a terminal: a live panel while it runs, a table at its end.
 
-It does not know where the figures come from (a `Status`, the summary of `--json`), nor whether anybody is watching: the
-caller makes a `Progress` only for a terminal. Invariant: a panel is drawn when the caller hands over a status, never by
-a thread or a timer of its own.
+The caller makes a `Progress` only for a terminal. Invariant: the panel is drawn when the caller passes a status, never
+by a thread or a timer of its own.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,7 +43,7 @@ _STOPPED_BY: Final[Mapping[str, str]] = {
 
 
 class Progress:
-    """A panel on stderr, below whatever else is printed there while it lives; it vanishes at the end.
+    """A panel on stderr. It stays below all other output there, and is removed at the end.
 
     `with Progress() as progress:` … `progress.update(status)`, a few times a second.
     """
@@ -63,14 +62,14 @@ class Progress:
         self._live.stop()
 
     def update(self, status: Status) -> None:
-        """Draw the panel anew. Costs less than a millisecond."""
+        """Draw the panel again. Takes less than a millisecond."""
         self._live.update(panel(status), refresh=True)
 
 
 def panel(status: Status) -> Text:
-    """The live view: a line of state and a line each for what is counted, cut at the terminal's width.
+    """The live view: a line for the state and one for each count, cut at the terminal's width.
 
-    One Text without a box around it: rich needs 0.3 ms to lay it out, and four times that for the box.
+    It is one Text without a box: rich needs 0.3 ms for its layout, and four times as much with a box.
     """
     s, run, connections = status, status.counts, status.connections
     mean = run.pages / s.elapsed_s if s.elapsed_s > 0 else 0.0
@@ -114,10 +113,10 @@ def panel(status: Status) -> Text:
 
 
 def summary_table(summary: Mapping[str, object]) -> RenderableType:
-    """The end of a crawl, from the object that `--json` prints.
+    """The table at the end of a crawl, from the object that `--json` prints.
 
-    Besides its contracted names it may hold `error_types`, `deny_reasons` and `failures` (of what was given up), each a
-    mapping from word to count, which stand beside their sums.
+    Besides the names of `--json`, `summary` may have `error_types`, `deny_reasons` and `failures` (of URLs given up):
+    mappings from word to count, which are shown beside their sums.
     """
     s = summary
     table = Table.grid(padding=(0, 2))

@@ -1,8 +1,8 @@
-"""`crawler top`: the running crawl, live: its bottleneck, its rates, what is in flight, its hosts.
+"""`crawler top`: a live view of the running crawl: bottleneck, rates, requests in flight, hosts.
 
-Requests the status over the control socket each second and draws it. Hosts are read from the store every
+It requests the status over the control socket each second and draws it. Hosts are read from the store every
 HOSTS_EVERY_S, unless there are more than HOSTS_AT_MOST. Nothing is changed.
-Invariant: while no daemon responds, the screen says so, and the connection is tried again until the user leaves.
+Invariant: while no daemon responds, the screen says so, and the connection is tried again until the user ends it.
 """
 
 import itertools
@@ -34,7 +34,7 @@ from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.log.url_history import present_state
 
 HOSTS_EVERY_S: Final = 5.0
-HOSTS_AT_MOST: Final = 20_000  # in a store that is read every few seconds
+HOSTS_AT_MOST: Final = 20_000  # a store with more hosts is not read every few seconds
 _REMEMBERED: Final = 120
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
 _STATE_STYLES: Final = {
@@ -87,7 +87,7 @@ class _StatusPoller:
         self.problem = ""
 
     def poll(self) -> Status | None:
-        """The status; None while the daemon does not respond, and `problem` says why."""
+        """Return the status; None if the daemon does not respond: `problem` then says why."""
         self.problem = ""
         try:
             if self._control is None:
@@ -116,7 +116,7 @@ class _HostList:
         if time.monotonic() >= self._due_mono:
             self._due_mono = time.monotonic() + HOSTS_EVERY_S
             self._views = []
-            with suppress(FrontierError, OSError):  # a passing error, or one that `crawler hosts` reports
+            with suppress(FrontierError, OSError):  # a temporary error, or one that `crawler hosts` reports
                 self._views = self._read(limit)
         return self._views[:limit]
 
@@ -248,7 +248,7 @@ def _host_lines(hosts: Sequence[HostView], now: float) -> list[Line]:
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """A small plot in text: a column for each value, the highest as tall as a line."""
+    """A small plot in text: one column for each value; the highest value fills the line."""
     top = max(values, default=0.0)
     if top <= 0:
         return _SPARKS[0] * len(values)
@@ -256,7 +256,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 class _Keys:
-    """Single keys of the terminal, without waiting for Enter; puts the terminal back as it was."""
+    """Reads single keys from the terminal, without Enter. On exit it restores the mode of the terminal."""
 
     def __enter__(self) -> "_Keys":
         self._before: list[Any] | None = None

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 else:
 
     def dataclass(*, frozen, slots):
-        """The standard decorator, for `frozen=True, slots=True`, but only the type checker refuses assignments.
+        """The standard decorator with `frozen=True, slots=True`, except that only the type checker refuses assignments.
 
-        A dataclass that is frozen at run time sets each field through `object.__setattr__`: 2.3 µs for one with eight
-        fields instead of 0.4 µs, and each page makes a dozen.
+        A dataclass that is frozen at run time sets each field through `object.__setattr__`: to make one with eight
+        fields takes 2.3 µs instead of 0.4 µs, and a dozen are made for each page.
         """
         assert frozen
         return standard_dataclass(slots=slots, unsafe_hash=True)
@@ -49,7 +49,7 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SitemapHint:
-    """What a sitemap says about a URL."""
+    """Priority and date of a URL in a sitemap."""
 
     priority: float | None = None  # 0 to 1
     lastmod: float | None = None  # UTC epoch seconds
@@ -57,13 +57,13 @@ class SitemapHint:
 
 @dataclass(frozen=True, slots=True)
 class PageHistory:
-    """What the visits of a URL so far have shown; `core.revisit` decides by it."""
+    """Results of the visits of a URL so far, from which `core.revisit` decides when to visit it again."""
 
     changed_at: float | None = None
-    change_a: float | None = None  # changes seen; with `change_t` the estimate of the change rate
+    change_a: float | None = None  # number of changes seen; `change_a` and `change_t` give the change rate
     change_t: float | None = None  # seconds observed
-    gone_count: int = 0  # 404 and 410 in a row
-    in_links: int = 0  # an estimate
+    gone_count: int = 0  # responses 404 and 410 in succession
+    in_links: int = 0  # estimated number of links to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Discovered:
     redirects: int = 0
     kind: TaskKind = TaskKind.PAGE
     hint: SitemapHint | None = None  # stored for a known URL as well
-    # What the same link meant by the first version of the key rules, if another URL: takedowns may have that one's key.
+    # The URL that the first version of the key rules made of the same link, if another: a takedown may have its key.
     legacy_url: str | None = None
 
 
@@ -100,7 +100,9 @@ class Task:
     attempt: int = 1
     etag: str | None = None
     last_modified: str | None = None
-    visits: int = 0  # that ended; above 0 this is a revisit, `attempt` starts over, and the fields below are set
+    visits: int = (
+        0  # ended visits; above 0 this is a revisit, `attempt` begins at 1 again, and the fields below are set
+    )
     visited_at: float | None = None
     digest: str | None = None  # of the payload, as in the WARC
     history: PageHistory | None = None
@@ -122,7 +124,7 @@ class Lease:
 
     id: int
     origin: Origin
-    host_id: int  # the host that the tasks are for; another than `origin` where its robots.txt redirects elsewhere
+    host_id: int  # the host that the tasks are for; not that of `origin` if its robots.txt redirects to another
     tasks: tuple[Task, ...]
     leased_mono: float = 0.0
     waited_s: float = 0.0  # for politeness
@@ -183,18 +185,16 @@ class Fetched:
     head: Head
     request_bytes: bytes
     raw_head: bytes
-    raw_body: Body  # as it came after the head, with the transfer coding
-    payload: (
-        Body  # without the transfer coding, with the content coding; `raw_body` itself if it had no transfer coding
-    )
+    raw_body: Body  # as received, with the transfer coding
+    payload: Body  # without the transfer coding, with the content coding; `raw_body` if there is no transfer coding
     timings: Timings
     connection: ConnectionInfo
     started_at: float
     resend_count: int = 0
     tainted: bool = False  # its framing was accepted leniently
     truncated: TruncatedReason | None = None  # the body is shorter than its framing promised
-    error_type: ErrorType | None = None  # why it is truncated or unusable, if by an error
-    session_began: bool = False  # a redirect that set a cookie, which the same request would now send
+    error_type: ErrorType | None = None  # the error that made it truncated or unusable
+    session_began: bool = False  # a redirect that set a cookie, so that the same request would now differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ Outcome = Fetched | Failed | NotModified | Redirected | Denied
 
 @dataclass(frozen=True, slots=True)
 class PageInfo:
-    """What the content of a page says, for pages/."""
+    """Facts from the content of a page, for pages/."""
 
     canonical: str | None = None
     content_type: str | None = None
@@ -255,7 +255,7 @@ class PageInfo:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the sinks write for one settled visit."""
+    """The record that the sinks write for one settled visit."""
 
     task: Task
     fetched: Fetched
@@ -265,7 +265,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class RobotsRecord:
-    """What is known about an origin's robots.txt."""
+    """The robots.txt of an origin: verdict, text and dates."""
 
     # "rules": parse the body. "allow": 4xx, everything is allowed. "unreachable": 5xx, timeout …, nothing may be
     # fetched (RFC 9309 §2.3.1.4).
@@ -294,7 +294,7 @@ class TemplateRow:
 
 @dataclass(frozen=True, slots=True)
 class PageNote:
-    """What a settled HTML page contributes to the verdict on its templates."""
+    """The part of a settled HTML page in the verdict on its templates."""
 
     words: bytes | None = None  # its sketch, if it is sampled (`core.url_templates.sketch`)
     counted: tuple[str, ...] = ()  # templates whose `pages` it adds to
@@ -332,7 +332,7 @@ class HostTemplates:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """The result of one visit, stored as a whole. The stored value stays where `history` or `digest` is None."""
+    """The result of one visit, stored as a whole. If `history` or `digest` is None, the stored value stays."""
 
     task: Task
     host_id: int
@@ -373,7 +373,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class SlowResponse:
-    """How long the last response of a politeness key took, if that makes the wait longer than its delay."""
+    """The time of the last response of a politeness key, if it makes the adaptive delay longer than the delay."""
 
     key: str
     response_s: float
@@ -403,7 +403,7 @@ class RecordLocation:
 class Counters:
     """Totals over the life of an output directory, stored with each commit."""
 
-    urls_fetched: int = 0  # pages whose first attempt was made: what scope.max_urls limits
+    urls_fetched: int = 0  # pages whose first attempt was made, which scope.max_urls limits
     responses: int = 0
     pages: int = 0
     bytes: int = 0

@@ -1,7 +1,7 @@
 """Checks that need two keys, the mode, or the disk.
 
-Each rule reads whole Settings and yields CheckResults with the keys they are about; a result is shown at the first of
-them. Rules never write. Invariant: a rule yields nothing for the default Settings of `crawler crawl`.
+Each rule reads whole Settings and yields CheckResults. A result names the keys that it is about, and is shown at the
+first of them. Rules never write. Invariant: a rule yields nothing for the default Settings of `crawler crawl`.
 """
 
 import os
@@ -27,7 +27,7 @@ _CONTACT = re.compile(r"https?://[A-Za-z0-9[]|[^\s@]@[^\s@]")
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """A message about `keys` ("section.key"); a warning does not refuse the configuration."""
+    """A message about `keys` ("section.key"). After a warning the configuration is accepted."""
 
     keys: tuple[str, ...]
     message: str
@@ -36,7 +36,7 @@ class CheckResult:
 
 
 def findings(settings: Settings, mode: Mode) -> Iterator[CheckResult]:
-    """Errors and warnings about values that are each valid by themselves."""
+    """Errors and warnings about values that are valid each by itself."""
     if mode == "run":
         yield from _for_the_daemon(settings)
     for rule in (_politeness, _bounds, _output, _credentials, _network, _proxy, _paths):
@@ -95,7 +95,7 @@ def _politeness(settings: Settings) -> Iterator[CheckResult]:
 def _bounds(settings: Settings) -> Iterator[CheckResult]:
     fetch = settings.fetch
     if settings.engine.memory < fetch.spool_over:
-        # A shorter body is held in memory whole: with a budget below one body, it would wait for ever.
+        # A body up to spool_over is kept in memory. If the budget is smaller, it would wait for ever.
         yield CheckResult(
             ("engine.memory", "fetch.spool_over"),
             f"engine.memory must be at least fetch.spool_over ({format_size(fetch.spool_over)}), "
@@ -271,7 +271,7 @@ def _paths(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _cannot_be_created(key: str, directory: Path) -> Iterator[CheckResult]:
-    """An error if nobody can create it; a warning if this user cannot, for another user may run the crawl."""
+    """An error if nobody can create the directory; a warning if only this user cannot: another may run the crawl."""
     try:
         if directory.exists():
             return
@@ -296,7 +296,7 @@ def _file_in_the_way(directory: Path) -> Path | None:
 
 
 def _is_directory(path: Path) -> bool | None:
-    """None if it does not exist or we may not look; opening it will fail with a message."""
+    """Whether a path is a directory; None if it does not exist or is not readable: to open it fails with a message."""
     try:
         return S_ISDIR(path.stat().st_mode)
     except OSError:

@@ -1,9 +1,9 @@
-"""The types of the keys: what each accepts, how it is written, and the messages about refused values.
+"""The types of the keys: the accepted values, how they are written, and the messages about refused values.
 
-pydantic checks the values and makes their JSON schema; checks that it lacks are in `validators`. By its KeyKind
-overrides, `config show` and the example file read and write a key; pydantic ignores it.
-Invariants: the type of every key has a KeyKind, of which the outermost counts; what `format_…` writes, `parse_…` reads
-as the same number.
+pydantic checks the values and makes their JSON schema; checks that it lacks are in `validators`. The KeyKind of a key
+decides how overrides, `config show` and the example file read and write it; pydantic ignores it.
+Invariants: the type of every key has a KeyKind; if it has several, the outermost counts. `parse_…` reads the text of
+`format_…` as the same number.
 """
 
 import math
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 # -- durations and sizes: "1h30m", "250ms", "32MiB", "1GB"
 
 _NUMBER: Final = r"(\d+(?:\.\d+)?)\s*"
-# Also for the JSON schema: its dialect of regular expressions reads them as Python's does.
+# The JSON schema uses the same patterns: they mean the same in its dialect of regular expressions.
 DURATION_PATTERN: Final = (
     r"^\s*(?=\S)" + "".join(rf"(?:{_NUMBER}{unit}\s*)?" for unit in ("d", "h", "m", "s", "ms")) + r"$|^\s*0\s*$"
 )
@@ -55,7 +55,7 @@ def parse_duration(value: object) -> float:
         raise RefusedValue(message)
     if value < 0:
         raise RefusedValue("must not be negative")
-    seconds = float(min(value, 1e18))  # beyond that an integer may be too large for a float
+    seconds = float(min(value, 1e18))  # a larger integer may be too large for a float
     if math.isnan(seconds):
         raise RefusedValue("must be a finite duration")
     return seconds
@@ -83,7 +83,7 @@ def _size_of_text(text: str) -> int:
         one_letter = unit.upper() in ("K", "M", "G", "T")
         hint = f'did you mean "{number}{unit.upper()}iB" (1024) or "{number}{unit.upper()}B" (1000)?'
         raise RefusedValue(message, hint if one_letter else "units: B, KiB, MiB, GiB, TiB, kB, MB, GB, TB")
-    if number.isdigit() and len(number) < 30:  # exactly; more digits are too much in any unit
+    if number.isdigit() and len(number) < 30:  # an exact result; a number with more digits is too large in any unit
         return int(number) * scale
     return round(min(float(number) * scale, 2.0**64))
 
@@ -110,7 +110,7 @@ def _plain(number: float) -> str:
 
 
 def format_size(size: int) -> str:
-    """The largest unit that divides `size`, 1024-based before 1000-based; below 1 KiB the number of bytes."""
+    """The size in the largest unit that divides it, 1024-based before 1000-based; else in bytes."""
     for base, suffix in ((1024, "iB"), (1000, "B")):
         for power, letter in ((4, "T"), (3, "G"), (2, "M"), (1, "K" if base == 1024 else "k")):
             if size and size % base**power == 0:
@@ -122,7 +122,7 @@ def format_size(size: int) -> str:
 
 
 class KeyKind(Enum):
-    """The form of a value; the text names it in the example file."""
+    """The form of a value. The text of a member is its name in the example file."""
 
     FLAG = "true or false"
     COUNT = "number"
@@ -191,7 +191,7 @@ Nameserver = Annotated[Text, AfterValidator(validators.nameserver)]
 ContentType = Annotated[Text, AfterValidator(validators.content_type)]
 Window = Annotated[Text, AfterValidator(validators.window)]
 HostPattern = Annotated[Text, AfterValidator(validators.host_pattern)]
-# Not a Text, for pydantic measures UTF-8 only, and a path may be of other bytes.
+# Not a Text, because pydantic measures UTF-8 only, and a path may have other bytes.
 Path = Annotated[
     str, AfterValidator(validators.printable), AfterValidator(validators.path_of), _NOT_EMPTY, KeyKind.PATH
 ]

@@ -1,8 +1,8 @@
 """The `Sink` protocol and its values. The contract suite in tests/contract holds for every implementation.
 
-Sinks block: they are called from the committer's thread, and never by two threads at once. Only `buffer`, which touches
-no disk, is called from the event loop. A sink appends to files and reports their synced lengths. The frontier stores
-these lengths in the transaction that stores the visits, and after a crash the sink cuts its files back to them.
+Sinks block: they are called from the committer's thread, and never by two threads at once. Only `buffer`, which uses no
+disk, is called from the event loop. A sink appends to files and returns their synced lengths. The frontier stores these
+lengths in the transaction that stores the visits, and after a crash the sink cuts its files back to them.
 
 Order of a commit: `write` or `buffer` … `sync` → the frontier's transaction, with the lengths `sync` returned →
 `committed`, which renames complete files and returns their new states for the next transaction. After a failed `write`
@@ -57,11 +57,13 @@ class SinkForeign(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SinkRecovered:
-    """What `open` did to make the files agree with the store. File names are those after it."""
+    """The changes that `open` made so that the files agree with the store. File names are the new ones."""
 
     orphans: tuple[str, ...] = ()  # files that were set aside
-    finished: tuple[str, ...] = ()  # orphans that are more than the remains of an unfinished commit
-    cut: tuple[str, ...] = ()  # files that were longer than their committed length; the whole is among the orphans
+    finished: tuple[str, ...] = ()  # orphans with more in them than the rest of an unfinished commit
+    cut: tuple[
+        str, ...
+    ] = ()  # files that were longer than their committed length; the whole files are among the orphans
     missing: tuple[str, ...] = ()  # files that were open when the backup was made, and are not there
     truncated_bytes: int = 0  # of unfinished commits
 
@@ -85,7 +87,7 @@ class LostFile:
 
 
 class Sink(Protocol):
-    """A writer of output files. Every method may raise OSError; what is not synced is then undefined until `reset`."""
+    """A writer of output files. Every method may raise OSError; unsynced data is then undefined until `reset`."""
 
     name: str  # in the store
     recovery: SinkRecovered  # what the last `open` did
@@ -121,24 +123,24 @@ class Sink(Protocol):
         """
 
     def committed(self) -> list[SinkFile]:
-        """The store has committed what `sync` returned: rename complete files. Returns their new states, often none.
-        After an OSError the lengths count as committed all the same, and the next call tries the renames again.
+        """Called when the store has committed what `sync` returned: rename complete files. Returns their new states.
+        Even after an OSError the lengths count as committed, and the next call tries the renames again.
         """
 
     def reset(self) -> None:
-        """After a failed write or commit: truncate every open file to its committed length. If that fails, the next
-        `reset`, `write` or `sync` finishes it first.
+        """Truncate every open file to its committed length, after a failed write or commit. If that fails, the next
+        `reset`, `write` or `sync` first finishes it.
         """
 
     def close(self) -> list[SinkFile]:
         """Complete the open files (rename). Returns their final states, for `record_sink_files`. A file that is longer
-        than its committed length stays `.open`: the next `open` decides what counts.
+        than its committed length stays `.open`, and the next `open` recovers it.
         """
 
     def lost_files(self) -> list[LostFile]:
-        """Give up open files that somebody deleted, moved or truncated. Returns them and those that `reset` gave up,
-        each once. Not allowed between `write` and `committed`.
+        """Close open files that somebody deleted, moved or truncated. Returns them and those that `reset` closed for
+        this reason, each once. Not allowed between `write` and `committed`.
         """
 
     def set_aside(self, lost: LostFile) -> None:
-        """The store knows that a file is lost: rename a file that is now at its path, if any, to `.orphan`."""
+        """Called when the loss of a file is stored: rename a file that is now at its path, if any, to `.orphan`."""

@@ -1,10 +1,10 @@
-"""Recovery of a sink's folder at the start: makes names and lengths of files agree with the store.
+"""Recovery of a sink's folder at the start: names and lengths of the files are made to agree with the store.
 
 Nothing that may have been acknowledged is deleted. A file that the store does not know is renamed to `.orphan`. A file
 that is longer than the store knows, because the store was restored from a backup, is kept whole as `.orphan`, and a
 copy of the committed part takes its place.
 
-Invariant: if it is interrupted at any system call, by a kill or a power cut, a new start comes to the same result.
+Invariant: if a kill or a power cut interrupts it at any system call, the next start has the same result.
 """
 
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def rename_to_orphan(disk: Disk, path: Path, stem: str) -> str:
 
 class SinkRecovery:
     """Recovery of one sink. `known`: the files of this sink in the store, closed ones too, by name. `is_restored`: the
-    store was restored from a backup, so the store before it may have committed more than it knows.
+    store was restored from a backup, so that the files may have more committed visits than it knows.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class SinkRecovery:
             raise SinkForeign(self._folder, complete)
 
     def ready(self, file: SinkFile) -> Path | None:
-        """Give one file that is unfinished in the store its committed length and one name. Returns its path if it is
-        `.open`; None: it is complete, or was moved away. Raises SinkCorrupt, FileExistsError.
+        """Make one file ready that is unfinished in the store: one name, and its committed length. Returns its path if
+        it is `.open`; None: it is complete, or was moved away. Raises SinkCorrupt, FileExistsError.
         """
         path, final, part = (self._folder / f"{file.name}{end}" for end in (".open", "", ".part"))
         if part.exists():

@@ -76,7 +76,7 @@ def test_a_crawl_goes_on_by_itself_when_the_disk_has_room_again(server: Nginx, t
         told = done.stderr.splitlines()
         assert told[0].startswith("crawler: nothing can be stored: ")
         assert "No space left on device" in done.stderr or "disk is full" in done.stderr
-        assert re.fullmatch(r"crawler: it can be stored again: the crawl goes on after \d+ s", told[-1])
+        assert re.fullmatch(r"crawler: writing is possible again: the crawl continues after \d+ s", told[-1])
         assert len(told) == sum(line["event"] in ("disk_low", "disk_ok") for line in crawl.events())
         assert "disk_ok" in {line["event"] for line in crawl.events()}
         assert_everything_is_stored_once(server, crawl)
@@ -117,7 +117,7 @@ def test_a_stop_on_a_full_disk_does_not_wait_for_what_cannot_be(server: Nginx, t
         words = f"the last {unstored} visits were not stored: their URLs are still queued, and will be fetched again"
         assert unstored == 1 or words in stopped.stderr
         assert "not stored" in stopped.stderr
-        assert "the same command goes on from there" in stopped.stderr
+        assert "the same command continues from there" in stopped.stderr
         enlarge(place)
         done = crawl.run()
         assert (done.code, done.stderr, done.summary["stopped_by"]) == (0, "", "empty")

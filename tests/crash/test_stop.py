@@ -34,7 +34,7 @@ def test_the_first_signal_drains_and_the_same_command_goes_on(
         process.send_signal(number)
         stopped = ended(process, timeout=10)
     assert (stopped.code, stopped.summary["stopped_by"]) == (75, "signal")
-    assert "URLs are left, the same command goes on with them" in stopped.stderr
+    assert "URLs are left, the same command continues with them" in stopped.stderr
     assert stopped.stderr.count("\n") == 1
     asked = server.places()
     assert len(crawl.fetches()) == stopped.summary["responses"] + stopped.summary["denied"] == len(server.requests())

@@ -65,7 +65,7 @@ def test_status_pause_resume_and_stop(server: Nginx, tmp_path: Path) -> None:
         assert wait_until(lambda: not json.loads(tell(crawl, "status", "--json").stdout)["in_flight"], process)
         before = server.count()
         # each of these takes a process's start, many of the delays of 20 ms after which an unpaused crawl would ask
-        assert all("paused by its operator" in tell(crawl, "status").stdout for _ in range(3))
+        assert all("paused by the operator" in tell(crawl, "status").stdout for _ in range(3))
         assert server.count() == before
         assert tell(crawl, "resume").stdout == "resumed\n"
         assert wait_for_requests(server, process, before + 5)

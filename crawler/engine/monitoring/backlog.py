@@ -33,7 +33,7 @@ class Backlog:
 def reason(host: Host, now_mono: float) -> Reason | None:
     """Why the URLs of a host may not be requested; None if they may."""
     if host.is_blocked:
-        return LeftReason.BLOCKED, "blocked by the operator (`crawler unblock` lets them go on)"
+        return LeftReason.BLOCKED, "blocked by the operator (`crawler unblock` ends the block)"
     if host.is_held:
         return LeftReason.ROBOTS, f"whose {host.robots_problem}"
     for state in (host.politeness, host.key.politeness):

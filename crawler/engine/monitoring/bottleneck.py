@@ -96,7 +96,7 @@ def _stops(c: Conditions) -> Iterator[tuple[Bottleneck, str]]:
     if c.is_draining:
         yield Bottleneck.DISK if c.disk_reason else Bottleneck.NETWORK, f"draining: {c.in_flight} in flight"
     elif c.is_held:
-        yield Bottleneck.OPERATOR, "paused by its operator; `crawler resume` goes on"
+        yield Bottleneck.OPERATOR, "paused by the operator; `crawler resume` continues it"
     if c.disk_reason:
         yield Bottleneck.DISK, f"nothing can be stored: {c.disk_reason}"
     if c.is_draining:
@@ -145,6 +145,6 @@ def _later(c: Conditions) -> Iterator[str]:
     if c.waiting_s is not None:
         yield f"{count(c.waiting)} due later, the first in {duration(c.waiting_s)}"
     if c.suspects:
-        yield f"{count(c.suspects, 'suspect')} left in parts that look endless (`crawler hosts` has them)"
+        yield f"{count(c.suspects, 'suspect')} left in parts that look endless (`crawler hosts` lists them)"
     if c.revisit_s != NEVER:
         yield f"the next revisit in {duration(c.revisit_s)}"

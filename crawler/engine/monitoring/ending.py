@@ -91,7 +91,7 @@ def ending(
     if is_settled and stopped_by in (StoppedBy.EMPTY, StoppedBy.TRAPS):
         for one in left:
             if one.reason is LeftReason.NOT_YET:
-                raise Inconsistent(f"the crawl ended with {one}, and nothing keeps them")
+                raise Inconsistent(f"the crawl ended with {one}, and nothing holds them back")
     if totals.waiting:
         left.append(Backlog(LeftReason.RETRY, "to be tried again later, after an error", totals.waiting))
     if totals.suspect:

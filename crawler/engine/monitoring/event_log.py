@@ -285,7 +285,7 @@ class EventLog:
                 detail=reason,
             )
         elif self._disk_low_mono is not None:
-            self._notify(f"it can be stored again: the crawl goes on after {duration(now - self._disk_low_mono)}")
+            self._notify(f"writing is possible again: the crawl continues after {duration(now - self._disk_low_mono)}")
             self._logs.event(
                 Event.DISK_OK, path=str(self._output), free_bytes=free, paused_s=round(now - self._disk_low_mono, 1)
             )

@@ -1,14 +1,14 @@
-"""Limits what parts of a site cost that look endless (traps).
+"""Traps: limits the cost of parts of a site that look endless.
 
 The pages of a host are compared within their URL templates (`core.url_templates`). If nearly all pages of a template
 are alike, its other URLs are suspects: the store sets them aside, and they are requested when the host has nothing else
 queued (trials). A trial is paid from the template's budget if its page has nothing new and leads to new URLs of the
-template. When the budget is spent, the other suspects stay where they are, and an event says so. Other trials are free,
-so that a finite template is fetched to its end, however alike its pages are.
+template. When the budget is spent, the other suspects stay set aside, and an event is logged. Other trials are free, so
+that a finite template is fetched to its end, even if all its pages are alike.
 
-Invariants: verdicts follow from the stored pages, and budgets are stored, so that a restart changes neither (it forgets
-which words of trials were new). At most HOSTS_WATCHED hosts and TEMPLATES_WATCHED templates are in memory, beside those
-of one host and of hosts with trials under way; the others are read from the store when they have work.
+Invariants: verdicts follow from the stored pages, and budgets are stored, so that a restart changes neither (only the
+new words of trials are lost). Apart from one host and from hosts with trials under way, at most HOSTS_WATCHED hosts and
+TEMPLATES_WATCHED templates are in memory; the others are read from the store when they have work.
 """
 
 import random
@@ -48,21 +48,21 @@ from crawler.obs.events import Event
 TRIALS: Final = 200  # the budget of a template over all runs …
 PLAIN_TRIALS: Final = 600  # … if nothing in its URLs is typical of endless parts
 GOOD_TRIAL: Final = 20  # added to the budget for each trial with something new
-LED_TO: Final = 16_384  # URLs of a host that are remembered because trials led to them
-FEW_TRIALS: Final = 16  # may be under way although less of the budget is left: one by one takes too long
+LED_TO: Final = 16_384  # URLs of a host in memory that trials led to
+FEW_TRIALS: Final = 16  # may be under way even if less of the budget is left: one at a time would take too long
 TRIALS_AT_ONCE: Final = 256  # may be under way if the budget allows
 HOSTS_WATCHED: Final = 2_048
 TEMPLATES_WATCHED: Final = 32_768  # of all hosts together; some 50 MiB
 TEMPLATES_OF_HOST: Final = 8_192  # beyond, only the most general ones get a new sample
-WHOLE_HOST: Final = 10  # times `max_pages_per_template` pages may be fetched of a whole host
-SAME_TITLES: Final = 12  # pages of one folder in a row with one title: they may be error pages
+WHOLE_HOST: Final = 10  # a whole host may have this many times `max_pages_per_template` pages
+SAME_TITLES: Final = 12  # pages of one folder in succession with the same title may be error pages
 PROBES: Final = 4  # of one host at most
 TITLES: Final = 512  # folders of a host whose last title is remembered
 
 
 @models.dataclass(frozen=True, slots=True)
 class PageCheck:
-    """What is to be examined of one page. `needs_words`: its fingerprint is."""
+    """The checks of one page. `needs_words`: its fingerprint is needed."""
 
     needs_words: bool
     rank: int | None = None  # its rank in samples; None: it is not sampled
@@ -71,7 +71,7 @@ class PageCheck:
 
 @dataclass(slots=True)
 class HostTraps:
-    """What is known of one host. `is_loaded`: it agrees with the store."""
+    """The traps of one host. `is_loaded`: the values agree with the store."""
 
     is_loaded: bool = False
     samples: dict[str, TemplateSample] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class HostTraps:
 
 
 class TrapWatch:
-    """Traps of all hosts. `on_event` gets the events `suspect` and `probe`."""
+    """Traps of all hosts. `on_event` is called with the events `suspect` and `probe`."""
 
     def __init__(
         self,
@@ -109,13 +109,13 @@ class TrapWatch:
         self._templates = 0  # in memory
 
     def reconfigure(self, options: TrapOptions) -> None:
-        """Apply other options: everything is loaded again and judged by them."""
+        """Apply new options: all hosts are loaded again and judged by them."""
         self._options = options
         for traps in self._hosts.values():
             self._unload(traps)
 
     async def load(self, host: Host) -> None:
-        """Load what the store knows of a host, if that may matter. Raises FrontierFull."""
+        """Load the templates of a host from the store, if a verdict is possible. Raises FrontierFull."""
         traps = self._hosts.get(host.id)
         if traps is not None and traps.is_loaded:
             self._hosts.move_to_end(host.id)
@@ -156,9 +156,9 @@ class TrapWatch:
     # -- which URLs are suspects
 
     def suspect_of(self, task: Task, host: Host) -> str | None:
-        """The template that a queued task is a suspect of; None: it may be requested.
+        """The template of which a queued task is a suspect; None: the task may be requested.
 
-        If its trial is of another template than that, the trial is forgotten.
+        If the task is a trial of another template, it stops being a trial.
         """
         traps = self._hosts.get(host.id)
         if traps is None or self._options.detect != "hold" or not (traps.alike or traps.full):
@@ -177,7 +177,7 @@ class TrapWatch:
             return found
         if found is None or trial in (found, ERROR_PAGE_LINKS):
             return None
-        del traps.trials[task.id]  # since it was set aside, another template has got the verdict
+        del traps.trials[task.id]  # another template got the verdict after the URL was set aside
         return found
 
     def _is_released(self, traps: HostTraps, template: str) -> bool:
@@ -189,21 +189,21 @@ class TrapWatch:
         return traps.pages.get(template, 0) >= most and not self._is_released(traps, template)
 
     def suspects_set_aside(self, host: Host, templates: Iterable[str]) -> None:
-        """Count suspects that the store set aside: one for each time that a template is named."""
+        """Count suspects that the store set aside. `templates` has the template of each."""
         traps = self._traps_of(host.id)
         for template in templates:
             traps.suspects[template] = traps.suspects.get(template, 0) + 1
         self._update_has_suspects(host, traps)
 
     def error_link_queued(self, host: Host) -> None:
-        """Count a URL that only error pages linked, and that is queued because another page links to it."""
+        """Count a suspect from error pages that is queued because another page links to it."""
         traps = self._traps_of(host.id)
         traps.suspects[ERROR_PAGE_LINKS] = max(0, traps.suspects.get(ERROR_PAGE_LINKS, 0) - 1)
 
     # -- when they are fetched
 
     def next_trials(self, host: Host) -> list[tuple[str, int]]:
-        """Templates whose suspects may be queued now, and how many of each."""
+        """The templates whose suspects may be queued now, each with the number of suspects."""
         traps = self._hosts.get(host.id)
         if traps is None:
             return []
@@ -211,7 +211,7 @@ class TrapWatch:
         return [(template, count) for template, count in room if count > 0]
 
     def _trials_allowed(self, traps: HostTraps, template: str) -> int:
-        """How many suspects of a template may be queued now."""
+        """The number of suspects of a template that may be queued now."""
         if self._options.detect != "hold" or self._is_released(traps, template):
             return TRIALS_AT_ONCE
         if template in traps.full:
@@ -226,7 +226,7 @@ class TrapWatch:
         return min(TRIALS_AT_ONCE, max(FEW_TRIALS, budget)) - under_way
 
     def trials_queued(self, host: Host, template: str, url_ids: Sequence[int]) -> None:
-        """Note suspects that the store queued: they are trials under way."""
+        """Note that the store queued suspects, which are trials under way now."""
         traps = self._traps_of(host.id)
         traps.suspects[template] = max(0, traps.suspects.get(template, 0) - len(url_ids)) if url_ids else 0
         traps.trials.update((url_id, template) for url_id in url_ids)
@@ -236,7 +236,7 @@ class TrapWatch:
         host.has_suspects = any(urls and self._trials_allowed(traps, one) > 0 for one, urls in traps.suspects.items())
 
     def unload(self, host: Host) -> None:
-        """Load a host again before its next use. Trials under way are kept."""
+        """Have a host loaded again before its next use. Trials under way are kept."""
         traps = self._hosts.get(host.id)
         if traps is not None:
             self._unload(traps)
@@ -249,7 +249,7 @@ class TrapWatch:
     # -- pages
 
     def check_page(self, host: Host, task: Task) -> PageCheck | None:
-        """What is to be examined of a page that was received; None: nothing."""
+        """The checks that a received page needs; None: none."""
         if self._options.detect == "off":
             return None
         traps = self._hosts.get(host.id)
@@ -264,7 +264,7 @@ class TrapWatch:
         return PageCheck(needs_words, rank, trial)
 
     def trial_of(self, host: Host, task: Task) -> str | None:
-        """The template whose trial a task is, or was found by; None: neither."""
+        """The template of which a task is a trial, or whose trial led to it; None: neither."""
         traps = self._hosts.get(host.id)
         return None if traps is None else traps.trials.get(task.id) or traps.led_to.get(task.id)
 
@@ -287,10 +287,10 @@ class TrapWatch:
         if len(traps.probed) >= PROBES:
             return None
         folder, _, name = target_of(task.url).partition("?")[0].rpartition("/")
-        shorn = title.replace(name, "").strip() if name else title
+        bare_title = title.replace(name, "").strip() if name else title
         last, run = traps.titles.get(folder, ("", 0))
-        run = run + 1 if shorn == last else 1
-        traps.titles[folder] = shorn, run
+        run = run + 1 if bare_title == last else 1
+        traps.titles[folder] = bare_title, run
         if len(traps.titles) > TITLES:
             traps.titles.popitem(last=False)
         if run < SAME_TITLES or folder in traps.probed:
@@ -299,7 +299,7 @@ class TrapWatch:
         return f"{folder}/{''.join(self._rng.choices(string.ascii_lowercase, k=20))}"
 
     def probe_ended(self, host: Host, found: Fingerprint | None) -> None:
-        """Note the response to a probe; None: the status says that there is no such page, as it should."""
+        """Note the response to a probe. `found` None: its status says that there is no such page, as it should."""
         if found is not None:
             traps = self._traps_of(host.id)
             traps.soft_404 = [*traps.soft_404, found][-PROBES:]
@@ -312,7 +312,7 @@ class TrapWatch:
     def note_page(
         self, host: Host, task: Task, check: PageCheck, processed: ProcessedResponse, *, is_error_page: bool
     ) -> PageNote:
-        """What the store is to keep of a processed page."""
+        """The note about a processed page that the store is to keep."""
         traps = self._hosts.get(host.id)
         found = processed.fingerprint
         words = sketch(found.words).tobytes() if found is not None and check.rank is not None else None
@@ -338,7 +338,7 @@ class TrapWatch:
         return traps.samples.setdefault(trial, TemplateSample()).learns_one(processed.payload_digest.encode())
 
     def page_stored(self, host: Host, settlement: Settlement, new_links: Sequence[tuple[int, int, str]]) -> bool:
-        """Note a page that is in the store. Return whether there are more suspects now.
+        """Count a page that was stored. Return whether more templates have suspects now.
 
         `new_links`: URL id, host id and target of each URL that was first found on a trial.
         """
@@ -389,9 +389,9 @@ class TrapWatch:
         settlement: Settlement,
         new_links: Sequence[tuple[int, int, str]],
     ) -> None:
-        """Count a stored trial, or a page that one led to. The budget grows if it has something new.
+        """Count a stored trial, or a page that a trial led to. If it has something new, the budget grows.
 
-        The budget pays for it if it has nothing new, and its template has new URLs by it.
+        If it has nothing new, but led to new URLs of its template, it is paid from the budget.
         """
         is_good = settlement.note is not None and settlement.note.is_good
         grew = False
@@ -422,7 +422,7 @@ class TrapWatch:
         return rows
 
     def take_error_pages(self) -> list[tuple[int, bytes]]:
-        """Return the packed error pages of hosts where they changed since the last call, by host id."""
+        """Return the packed error pages of hosts, by host id, if they changed since the last call."""
         changed = [(host_id, pack(pages)) for host_id, pages in self._dirty_pages.items()]
         self._dirty_pages.clear()
         return changed
@@ -437,7 +437,7 @@ class TrapWatch:
         return traps
 
     def _evict(self, *, keep: int) -> None:
-        """Forget the least recently used hosts until the bounds are kept."""
+        """Drop the least recently used hosts from memory until the bounds are kept."""
         while len(self._hosts) > HOSTS_WATCHED or self._templates > TEMPLATES_WATCHED:
             oldest = next((id_ for id_, one in self._hosts.items() if id_ != keep and not one.trials), None)
             if oldest is None:

@@ -1,8 +1,8 @@
 """Visits the URLs of leases: URL policy, request, response processing, commit.
 
-A worker never waits for politeness: when an address may not be requested yet, the lease goes back to the scheduler. Its
-connection is free before it waits for the committer (the fetcher returns it with the last byte). It decides what an
-outcome means for the URL, and tells the scheduler what it means for the host.
+A worker never waits for politeness: if an address may not be requested yet, the lease goes back to the scheduler. While
+it waits for the committer, it has no connection (the fetcher gives the connection back after the last byte). The worker
+decides what an outcome means for the URL, and tells the scheduler what it means for the host.
 """
 
 import asyncio
@@ -61,20 +61,22 @@ class Commits(Protocol):
         """Hand over a visit. Waits while too much is uncommitted."""
 
     def processing_began(self) -> None:
-        """A response of a lease that ended is processed; a visit follows."""
+        """Note that a response of an ended lease is being processed, and that its visit follows."""
 
     def processing_ended(self) -> None:
-        """It is processed, or the worker was cancelled."""
+        """Note that such a response is processed, or that its worker was cancelled."""
 
     def request_commit(self, *, now: bool = False) -> None:
         """Commit at once if workers wait for the URLs that pending visits found, or if `now`."""
 
     def add_scope_host(self, host: str) -> None:
-        """Store a host, which a seed's redirect brought into scope, with the next commit."""
+        """Store a host with the next commit that the redirect of a seed brought into scope."""
 
 
 class Worker:
-    """One of `engine.workers` coroutines. They share all parts, and `large_pages`, a semaphore of LARGE_AT_ONCE."""
+    """One of `engine.workers` coroutines. All of them share the same parts. `large_pages` is a semaphore of
+    LARGE_AT_ONCE.
+    """
 
     def __init__(
         self,
@@ -110,7 +112,7 @@ class Worker:
         self._url_list_policy = url_list_policy
         self._traps = scheduler.traps
         self._observer = observer
-        # For the status only: what it does now.
+        # The present work, for the status only.
         self.task: Task | None = None
         self.origin: Origin | None = None
         self.stage = "idle"  # fetch, read, store
@@ -154,7 +156,9 @@ class Worker:
                     closed = error
                     return
                 except OriginBlocked:
-                    if task.kind is TaskKind.ROBOTS and not host.is_blocked:  # another host's, by a redirect
+                    if (
+                        task.kind is TaskKind.ROBOTS and not host.is_blocked
+                    ):  # the redirect target of another host's robots.txt
                         done += 1
                         last = task, blocked(lease.origin), self._clock.mono() - start
                     return
@@ -164,7 +168,7 @@ class Worker:
                 if not self._host_table.learn_result(lease, task.kind, result):
                     return  # the host backs off
         finally:
-            # The lease ends before its last response is processed: the host need not wait for our processing.
+            # The lease ends before its last response is processed, so that the host does not wait for our processing.
             if last is not None:
                 self._committer.processing_began()
             self._scheduler.lease_ended(lease, unfinished=lease.tasks[done:], began=has_begun, closed=closed)
@@ -248,7 +252,7 @@ class Worker:
             self._committer.request_commit(now=True)
 
     def _retry_decision(self, task: Task, outcome: Outcome) -> RetryDecision:
-        # While no host responds at all, the URL is not to blame: its attempts are not limited.
+        # While no host responds at all, the failure is not the URL's, so its attempts are not limited.
         attempts = sys.maxsize if self._host_table.outage.is_suspected else self._max_attempts
         return retry_decision(outcome, attempt=task.attempt, max_attempts=attempts, rng=self._rng)
 
@@ -327,9 +331,9 @@ class Worker:
 
 
 def _has_content(task: Task, outcome: Outcome) -> bool:
-    """Whether the outcome tells the page's content, to be compared at the next visit.
+    """Whether the digest of the outcome is that of the page's content, which the next visit compares.
 
-    A 304 has no content, that of an unwanted type was not received, and on a revisit an error page is not the page.
+    It is not for a 304, for content of an unwanted type (it was not received), and for an error page on a revisit.
     """
     if task.is_revisit and isinstance(outcome, Fetched) and is_http_error(outcome.head.status_code):
         return False

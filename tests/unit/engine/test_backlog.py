@@ -28,7 +28,7 @@ RESTING = replace(OPEN, failures=1, open_mono=NOW + 60.0, reason="reset")
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"is_blocked": True}, "5 URLs of https://h1.test blocked by the operator (`crawler unblock` lets them go on)"),
+        ({"is_blocked": True}, "5 URLs of https://h1.test blocked by the operator (`crawler unblock` ends the block)"),
         ({"robots": UNREADABLE}, "5 URLs of https://h1.test whose robots.txt cannot be read"),
         (
             {"robots": replace(UNREADABLE, status_code=503)},
@@ -42,7 +42,7 @@ RESTING = replace(OPEN, failures=1, open_mono=NOW + 60.0, reason="reset")
         ({"limit_reached": True},
          "5 URLs of https://h1.test held back by a limit of scope (max_urls, max_urls_per_host)"),
         ({"limit_reached": True, "is_blocked": True, "politeness": RESTING},
-         "5 URLs of https://h1.test blocked by the operator (`crawler unblock` lets them go on)"),
+         "5 URLs of https://h1.test blocked by the operator (`crawler unblock` ends the block)"),
     ],
 )  # fmt: skip
 def test_what_keeps_a_host_is_said(fields: dict[str, object], said: str) -> None:

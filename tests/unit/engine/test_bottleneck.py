@@ -48,7 +48,7 @@ def asking(requests: int, in_flight: int | None = None) -> dict[str, Any]:
          "outage since 09:00Z: 4 hosts that responded before fail and none responds; one request leaves every 5 s "
          "until a host responds"),
         (POLITE | HOURS, "off_hours", "hours", CLOSED),
-        (POLITE | {"is_held": True}, "paused", "operator", "paused by its operator; `crawler resume` goes on"),
+        (POLITE | {"is_held": True}, "paused", "operator", "paused by the operator; `crawler resume` continues it"),
         (POLITE | {"is_draining": True} | asking(3), "draining", "network", "draining: 3 in flight"),
         (NOTHING, "idle", "empty", "nothing to do: no URL is queued"),
         (RESTING | {"backlog": [BLOCKED, BACKOFF]}, "crawling", "operator",
@@ -59,15 +59,15 @@ def asking(requests: int, in_flight: int | None = None) -> dict[str, Any]:
         (POLITE | OUTAGE | BUSY | asking(9), "outage", "outage", None),
         (RESTING | OUTAGE, "outage", "outage", None),
         (POLITE | FULL | BEHIND | BUSY, "paused", "disk", "nothing can be stored: no space left"),
-        # several of them: the first is the bottleneck, all are said
+        # several of them: the first is the bottleneck, the sentence names all
         (POLITE | FULL | {"is_held": True}, "paused", "operator",
-         "paused by its operator; `crawler resume` goes on; nothing can be stored: no space left"),
+         "paused by the operator; `crawler resume` continues it; nothing can be stored: no space left"),
         (POLITE | OUTAGE | HOURS, "outage", "outage",
          f"outage since 09:00Z: 4 hosts that responded before fail and none responds; {CLOSED}"),
         (POLITE | FULL | OUTAGE | HOURS, "paused", "disk", None),
         (POLITE | OUTAGE | {"is_held": True}, "paused", "operator",
-         "paused by its operator; `crawler resume` goes on; outage since 09:00Z: 4 hosts that responded before fail "
-         "and none responds"),
+         "paused by the operator; `crawler resume` continues it; outage since 09:00Z: 4 hosts that responded before "
+         "fail and none responds"),
         (POLITE | FULL | {"is_draining": True, "is_held": True}, "draining", "disk",
          "draining: 0 in flight; nothing can be stored: no space left"),
         (POLITE | OUTAGE | HOURS | {"is_draining": True}, "draining", "network", "draining: 0 in flight"),
@@ -79,7 +79,7 @@ def asking(requests: int, in_flight: int | None = None) -> dict[str, Any]:
         (RESTING | {"is_lingering": True}, "lingering", "politeness", None),
         (NOTHING | {"backlog": [BACKOFF], "suspects": 2, "revisit_s": 7_200.0}, "idle", "empty",
          "nothing to do: 4 URLs of h.test backing off after reset; 2 suspects left in parts that look endless "
-         "(`crawler hosts` has them); the next revisit in 2 h"),
+         "(`crawler hosts` lists them); the next revisit in 2 h"),
         # the last URLs, of which each may lead to more (suspects that are tried one by one): not idle
         (LAST | asking(1), "crawling", "network", "the network: 1 request in flight, the oldest for 400 ms"),
         (LAST, "crawling", "disk", "the disk: what was fetched last is being stored"),
