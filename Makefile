@@ -86,7 +86,7 @@ release: $(VENV)/.dev .venv-release/.made  ## check that this commit can be rele
 generated: $(VENV)/.dev  ## the files that are made of the code: example configuration, schema, man page, unit of an instance
 	$(BIN)/python -m crawler config show --default > config/crawler.toml
 	$(BIN)/python -m crawler config schema > config/crawler.schema.json
-	$(BIN)/python -m crawler.cli.service.planned_files > "systemd/crawler@.service"
+	for unit in crawler@.service crawler-again@.service; do $(BIN)/python -m crawler.cli.service.planned_files $$unit > systemd/$$unit; done
 	$(BIN)/python -m crawler.cli.manuals > docs/crawler.1
 	PYTHONPATH=. $(BIN)/python docs/keys.py > docs/reference/keys.md
 

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd" / "crawler.service"
-UNITS = (UNIT, ROOT / "systemd" / "crawler@.service")
+UNITS = (UNIT, *(ROOT / "systemd" / name for name in ("crawler@.service", "crawler-again@.service")))
 EXPOSURE = 1.5
 
 # Every module with machine code that the service's dependencies have, and what they do when used.

@@ -20,7 +20,7 @@ from tests.support.systemd_machine import debian_base
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1_800)]
 OUTPUT = "var/lib/crawler"
 CONFIG = "etc/crawler/crawler.toml"
-UNITS = ("crawler.service", "crawler@.service")
+UNITS = ("crawler.service", "crawler@.service", "crawler-again@.service")
 # What dpkg and the tools that it calls write for themselves
 WRITTEN_BY_DPKG = (
     "run/",

@@ -88,6 +88,24 @@ _EARLIER_DOCUMENTATION: Final = (
 )
 _RESTART: Final = "\nRestartSec=5\n"
 _RESTART_IN_STEPS: Final = "\nRestartSec=1\nRestartSteps=8\nRestartMaxDelaySec=5min\n"
+# What differs in a unit whose crawl ends: patterns of crawler@.service, and what takes their places.
+_AGAIN: Final = (
+    (r"^(Description=.*)$", r"\1: everything anew"),
+    (r"^(ExecStart=\S+) run (.*)$", r"\1 crawl \2 --again"),
+    (r"^# .*\nExecReload=.*\n", ""),
+    (
+        r"^# .*\nRestartPreventExitStatus=.*\n",
+        "# 75: something is left for the next time, as whenever a host does not respond: no failure\n",
+    ),
+    (r"^# .*\nRestartForceExitStatus=.*\n", ""),
+    (r"^# .*\nSuccessExitStatus=130 143$", "SuccessExitStatus=75 130 143"),
+    (
+        r"^Restart=on-failure$",
+        "# Killed, for want of memory or by the watchdog, it goes on; after other failures, the next time\n"
+        "Restart=on-abnormal",
+    ),
+    (r"\n\[Install\]\nWantedBy=.*\n", ""),
+)
 
 
 class InstallState(Enum):
@@ -170,13 +188,16 @@ def plan(
     text = _read(source / "systemd" / "crawler.service")
     if systemd >= STEPS_SINCE:
         text = text.replace(_RESTART, _RESTART_IN_STEPS)
-    units = {
-        Path("etc/systemd/system/crawler.service"): _with_program(text, program),
-        Path("etc/systemd/system/crawler@.service"): _with_program(instance_unit(text), program),
+    folder = Path("etc/systemd/system")
+    service = {folder / "crawler.service": _with_program(text, program)}
+    of_instances = {
+        folder / "crawler@.service": _with_program(instance_unit(text), program),
+        folder / "crawler-again@.service": _with_program(again_unit(text), program),
+        folder / "crawler-again@.timer": _read(source / "systemd" / "crawler-again@.timer"),
     }
-    unit, other = units if instance is None else reversed(units)
+    units, others = (service, of_instances) if instance is None else (of_instances, service)
     files: list[tuple[Path, str]] = [
-        (unit, units[unit]),
+        *units.items(),
         (Path("etc/sysusers.d/crawler.conf"), _read(source / "systemd" / "crawler.sysusers")),
         (Path("etc/crawler/crawler.schema.json"), _read(source / "config" / "crawler.schema.json")),
         (
@@ -191,9 +212,8 @@ def plan(
     for path in sorted((source / "config").glob("*.lnav.json")):
         files.append((Path("etc/lnav/formats/crawler") / path.name, _read(path)))
     planned = [_planned(root, place, content, written) for place, content in files]
-    beside = _planned(root, other, units[other], written)
-    if beside.state is InstallState.OUTDATED:
-        planned.append(beside)
+    beside = [_planned(root, place, content, written) for place, content in others.items()]
+    planned += [file for file in beside if file.state is InstallState.OUTDATED]
     if program != Path("/") / COMMAND:
         planned.append(_planned_link(root, COMMAND, program, written))
     return [*planned, _planned_list(root, planned, written)]
@@ -229,8 +249,16 @@ def next_steps(instance: str | None, files: Sequence[Planned], configuration: Pa
     is_kept = any(file.state is InstallState.KEPT and file.link_to is None for file in files)
     edit = [] if is_kept else [f"${{EDITOR:-vi}} {configuration}    # identity.user_agent and crawl.seeds"]
     restart = [] if files[0].state is InstallState.NEW else ["systemctl try-restart crawler 'crawler@*'"]
+    nightly = "" if instance is None else f"    # or crawler-again@{instance}.timer: a round every night"
     check = f"{command} check -c {configuration}"
-    return [*edit, check, "systemd-sysusers", "systemctl daemon-reload", *restart, f"systemctl enable --now {name}"]
+    return [
+        *edit,
+        check,
+        "systemd-sysusers",
+        "systemctl daemon-reload",
+        *restart,
+        f"systemctl enable --now {name}{nightly}",
+    ]
 
 
 def program_folders() -> list[Path]:
@@ -293,6 +321,16 @@ def instance_unit(text: str) -> str:
     text = re.sub(r"(/var/lib/crawler|/var/log/crawler|/run/crawler)(?![\w-])", r"\1/%i", text)
     text = text.replace("/etc/crawler/crawler.toml", "/etc/crawler/%i.toml")
     return text.replace("/etc/crawler/secrets.toml", "/etc/crawler/%i.secrets.toml")
+
+
+def again_unit(text: str) -> str:
+    """crawler-again@.service, made of crawler.service: a crawl of an instance that ends, started by its timer."""
+    text = instance_unit(text)
+    for pattern, value in _AGAIN:
+        text, found = re.subn(pattern, value, text, count=1, flags=re.MULTILINE)
+        if not found:
+            raise NoTemplates(f"crawler.service has no line like {pattern}")
+    return text
 
 
 def _read(path: Path) -> str:
@@ -391,4 +429,5 @@ def _put(file: Planned) -> None:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(instance_unit(_read(templates() / "systemd" / "crawler.service")))
+    make = {"crawler@.service": instance_unit, "crawler-again@.service": again_unit}[sys.argv[1]]
+    sys.stdout.write(make(_read(templates() / "systemd" / "crawler.service")))

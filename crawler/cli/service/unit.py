@@ -88,15 +88,14 @@ class Unit:
 
 
 def unit_of(config: Path, root: Path = Path("/")) -> Unit | None:
-    """The unit that runs a configuration: crawler.service, or an instance of crawler@.service."""
+    """The unit that runs a configuration: crawler.service or an instance of crawler@.service, else crawler-again@."""
     config = config.resolve()
-    seen = set()
+    files: dict[str, Path] = {}
     for folder in _FOLDERS:
-        for path in sorted((root / folder).glob("crawler*.service")):
-            if path.name not in seen:
-                seen.add(path.name)
-                if (unit := _unit_if_it_runs(path, config, root)) is not None:
-                    return unit
+        files = {path.name: path for path in (root / folder).glob("crawler*.service")} | files
+    for name in sorted(files, key=lambda name: (name.startswith("crawler-again@"), name)):
+        if (unit := _unit_if_it_runs(files[name], config, root)) is not None:
+            return unit
     return None
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from crawler.cli import main
 from crawler.cli.service import planned_files
-from crawler.cli.service.planned_files import instance_unit, is_instance
+from crawler.cli.service.planned_files import again_unit, instance_unit, is_instance
 from crawler.settings.loading import load
 
 REPOSITORY = Path(__file__).resolve().parents[4]
@@ -295,10 +295,31 @@ def test_an_instance_has_a_unit_and_a_configuration_of_its_own(
     """crawler@news reads news.toml and writes below its own directories."""
     assert installed(tmp_path, "--instance", "news") == 0
     found = files(tmp_path)
-    assert "etc/systemd/system/crawler@.service" in found
-    assert "etc/systemd/system/crawler.service" not in found
+    units = {Path(path).name for path in found if path.startswith("etc/systemd/system/")}
+    assert units == {"crawler@.service", "crawler-again@.service", "crawler-again@.timer"}
     assert "etc/crawler/news.toml" in found
-    assert "systemctl enable --now crawler@news" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "systemctl enable --now crawler@news" in out
+    assert "crawler-again@news.timer" in out
+
+
+def test_a_round_starts_the_same_program_in_the_same_sandbox(tmp_path: Path) -> None:
+    """It ends by itself, so nothing starts it again but a kill, and what is left for the next night is no failure."""
+    assert installed(tmp_path, "--instance", "news") == 0
+    folder = tmp_path / "etc/systemd/system"
+    daemon, again = (folder / name for name in ("crawler@.service", "crawler-again@.service"))
+    of_daemon, of_again = (set(path.read_text().splitlines()) for path in (daemon, again))
+    assert {line for line in of_again - of_daemon if not line.startswith("#")} == {
+        "Description=Web crawler %i: everything anew",
+        f"ExecStart={PROGRAM} crawl -c /etc/crawler/%i.toml --again",
+        "SuccessExitStatus=75 130 143",
+        "Restart=on-abnormal",
+    }
+    left_out = {line.partition("=")[0] for line in of_daemon - of_again if "=" in line and not line.startswith("#")}
+    assert left_out == {
+        "Description", "ExecStart", "ExecReload", "RestartPreventExitStatus", "RestartForceExitStatus",
+        "SuccessExitStatus", "Restart", "WantedBy",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a/b", "../x", "a b", "x" * 65, "é"])
@@ -341,10 +362,11 @@ def test_missing_service_files_are_reported_with_their_paths(
     assert "the service's files are neither in" in capsys.readouterr().err
 
 
-def test_the_unit_of_an_instance_is_made_of_the_other() -> None:
+def test_the_units_of_an_instance_are_made_of_the_other() -> None:
     """Write it anew with `make generated`."""
     unit = (REPOSITORY / "systemd/crawler.service").read_text()
     assert (REPOSITORY / "systemd/crawler@.service").read_text() == instance_unit(unit)
+    assert (REPOSITORY / "systemd/crawler-again@.service").read_text() == again_unit(unit)
 
 
 def test_instances_share_no_directory() -> None:
@@ -365,11 +387,11 @@ def test_systemd_finds_nothing_wrong_with_an_instance(tmp_path: Path) -> None:
     program = shutil.which("true") or "/bin/true"
     arguments = ["install-service", "--root", str(tmp_path), "--program", program, "--instance", "x"]
     assert main(arguments, standalone_mode=False) == 0
-    unit = tmp_path / "etc/systemd/system/crawler@.service"
-    named = unit.with_name("crawler@x.service")
-    shutil.copy(unit, named)
+    folder = tmp_path / "etc/systemd/system"
+    named = [shutil.copy(unit, str(unit).replace("@", "@x")) for unit in sorted(folder.glob("crawler*@.*"))]
+    assert len(named) == 3
     verified = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(named)], capture_output=True, text=True, check=False, timeout=60
+        ["systemd-analyze", "verify", "--man=no", *named], capture_output=True, text=True, check=False, timeout=60
     )
     about_us = [line for line in verified.stderr.splitlines() if "crawler" in line]
     assert about_us == []

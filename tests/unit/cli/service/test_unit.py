@@ -28,7 +28,7 @@ class Machine:
         self.configs.mkdir(parents=True)
         self.units = root / "etc/systemd/system"
         self.units.mkdir(parents=True)
-        for name in ("crawler.service", "crawler@.service"):
+        for name in ("crawler.service", "crawler@.service", "crawler-again@.service"):
             text = (planned_files.templates() / "systemd" / name).read_text()
             self.write(name, text.replace("/etc/crawler", str(self.configs)))
 
@@ -91,6 +91,13 @@ def test_the_unit_is_found_by_the_configuration_that_it_runs(machine: Machine) -
     elsewhere = machine.root / "crawler.toml"
     elsewhere.write_text("")
     assert unit_of(elsewhere, machine.root) is None
+
+
+def test_the_unit_of_rounds_counts_where_no_daemon_has_the_configuration(machine: Machine) -> None:
+    """Its instance of every configuration is possible, also of one that the service runs."""
+    (machine.units / "crawler@.service").unlink()
+    assert machine.unit(machine.config()).name == "crawler.service"
+    assert machine.unit(machine.config("news")).name == "crawler-again@news.service"
 
 
 def test_drop_ins_add_to_the_unit_and_remove_from_it(machine: Machine) -> None:
