@@ -1,4 +1,5 @@
-"""The report as one HTML page: figures, four plots in SVG, tables. It loads nothing and runs no script.
+"""The report as one HTML page: what needs attention, figures, four plots in SVG, tables. It loads nothing and runs no
+script.
 
 Invariant: text from the web is escaped.
 """
@@ -8,41 +9,62 @@ from html import escape
 from typing import Any, Final
 
 from crawler.core.enums import OutcomeLabel
-from crawler.core.formatting import average, count, date_time, duration, event_fields, size
+from crawler.core.formatting import average, count, date_time, duration, event_fields, share, size
 from crawler.inspection.log.totals import Bin, LogTotals
 from crawler.inspection.report import HOSTS_COUNTED, TITLES
 
-_WIDTH: Final = 860
+# A plot is drawn on a ground of this many units and stretched to the width of the screen; texts stand beside it.
+_WIDTH: Final = 1_000
 _HEIGHT: Final = 200
-_LEFT: Final = 76
-_BOTTOM: Final = 24
-_TOP: Final = 10
 _MAX_BARS: Final = 600
-# Distinguishable without red or green; the same order in every plot, good outcomes at the bottom.
-_COLOURS: Final[Mapping[str, str]] = {
-    OutcomeLabel.OK: "#2a9d6f", OutcomeLabel.NOT_MODIFIED: "#8ccfb0", OutcomeLabel.REDIRECT: "#4c8bd6",
-    OutcomeLabel.DENIED: "#9b9b9b", OutcomeLabel.HTTP_ERROR: "#e0a526", OutcomeLabel.TRUNCATED: "#d9741f",
-    OutcomeLabel.ERROR: "#c8322f",
-}  # fmt: skip
+_ROWS: Final = 24  # of the table below a plot
+_MARKS: Final = 4  # times below a plot
+# The names of colours in _STYLE: the same order in every plot, good outcomes at the bottom.
+_OUTCOMES: Final = (
+    OutcomeLabel.OK, OutcomeLabel.NOT_MODIFIED, OutcomeLabel.REDIRECT, OutcomeLabel.DENIED, OutcomeLabel.HTTP_ERROR,
+    OutcomeLabel.TRUNCATED, OutcomeLabel.ERROR,
+)  # fmt: skip
+# Texts have 4.5:1 on their ground, what is drawn has 3:1 (WCAG 2.2 AA); a test computes both.
 _STYLE: Final = """
-:root { color-scheme: light dark; --ink: #1c2126; --soft: #667079; --line: #d9dee2; --paper: #fff; --tile: #f4f6f7; }
+:root { color-scheme: light dark; --ink: #1c2126; --soft: #59626a; --line: #d9dee2; --paper: #ffffff; --tile: #f4f6f7;
+  --ok: #1f7a4d; --not_modified: #0b7f93; --redirect: #2f6fb5; --denied: #6d6d6d; --http_error: #9a6200;
+  --truncated: #8a4fbf; --error: #b3261e; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e6eaed; --soft: #98a2aa; --line: #363d43; --paper: #15191c; --tile: #1f2529; } }
+  :root { --ink: #e6eaed; --soft: #a3adb5; --line: #363d43; --paper: #15191c; --tile: #1f2529;
+    --ok: #5bb98b; --not_modified: #4fc3d6; --redirect: #7fb2ea; --denied: #a8a8a8; --http_error: #e0a526;
+    --truncated: #c39bf0; --error: #ef7d74; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 920px; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2rem 0 .4rem; }
-.soft, caption { color: var(--soft); } .tiles { display: flex; flex-wrap: wrap; gap: .6rem; margin: 1rem 0; }
+.soft { color: var(--soft); } .tiles { display: flex; flex-wrap: wrap; gap: .6rem; margin: 1rem 0; }
 .tile { background: var(--tile); border-radius: 6px; padding: .5rem .9rem; flex: 1 1 8rem; }
 .tile b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums; }
+.look { border-left: 5px solid var(--error); background: var(--tile); margin: .35rem 0; padding: .3rem .8rem;
+  overflow-wrap: anywhere; } .none { border-color: var(--ok); }
+.scroll { overflow-x: auto; } :focus-visible { outline: 3px solid var(--redirect); }
 table.short { width: 26rem; max-width: 100%; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 td, th { text-align: left; padding: .15rem .8rem .15rem 0; border-bottom: 1px solid var(--line);
-  overflow-wrap: anywhere; vertical-align: top; }
+  overflow-wrap: anywhere; vertical-align: top; } td { min-width: 3rem; }
 td.n, th.n { text-align: right; white-space: nowrap; }
-svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft); font-size: 11px; }
-.grid { stroke: var(--line); stroke-width: 1; } .key { display: inline-block; margin-right: 1rem; }
+.plot { display: grid; grid-template-columns: 5rem 1fr; margin-top: .8em; font-size: 12px;
+  color: var(--soft); }
+.plot svg { width: 100%; height: 200px; display: block; grid-column: 2; }
+.up { display: flex; flex-direction: column-reverse; justify-content: space-between; text-align: right;
+  margin: -.75em .5rem -.75em 0; }
+.times { grid-column: 2; display: flex; justify-content: space-between; gap: .5rem; margin-top: .4em; }
+@media (max-width: 500px) { .times span:not(:first-child):not(:last-child) { display: none; }
+  .plot { grid-template-columns: 4.2rem 1fr; } th, td { padding-right: .4rem; } }
+.grid { stroke: var(--line); stroke-width: 1; } svg * { vector-effect: non-scaling-stroke; }
+.curve { fill: none; stroke-width: 2; stroke-linecap: round; stroke-linejoin: round; }
+.curve ~ .curve { stroke-dasharray: 6 4; }
+.key { display: inline-block; margin-right: 1rem; }
 .key i { display: inline-block; width: .7em; height: .7em; border-radius: 2px; margin-right: .35em; }
+details { margin: .2rem 0 0; color: var(--soft); font-size: 13px; } summary { cursor: pointer; }
 """
+
+
+_RESTS: Final[Mapping[str, str]] = {"backoff": "hosts backed off", "held": "hosts were held"}
 
 
 def page(found: Mapping[str, Any], tally: LogTotals) -> str:
@@ -52,11 +74,12 @@ def page(found: Mapping[str, Any], tally: LogTotals) -> str:
     if not found["totals"]["attempts"]:
         body.append("<p>Nothing was fetched in this period.</p>")
     else:
-        body += [_tiles(found), *_plots(tally), *_tables(found)]
+        body += [_attention(found), _tiles(found), *_plots(tally), *_tables(found)]
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<!doctype html><html lang=en><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width,initial-scale=1"><link rel=icon href="data:,">'
-        f"<title>Crawl report {escape(since[:10])}</title><style>{_STYLE}</style><body>{''.join(body)}</body></html>\n"
+        f"<title>Crawl report {escape(since[:10])}</title><style>{_STYLE}</style></head>"
+        f"<body><main>{''.join(body)}</main></body></html>\n"
     )
 
 
@@ -83,72 +106,138 @@ def _milliseconds(value: float) -> str:
     return duration(value / 1e3)
 
 
+def _attention(found: Mapping[str, Any]) -> str:
+    """What an operator should look at, first: what failed, and where most of it did."""
+    outcomes = found["outcomes"]
+    attempts = sum(outcomes.values())
+    looks = []
+    for words, text in (
+        (("error", "truncated"), "got no complete response"),
+        (("http_error",), "got a response with status 4xx or 5xx"),
+    ):
+        if number := sum(outcomes.get(word, 0) for word in words):
+            looks.append(
+                f"{count(number)} of {count(attempts, 'attempt')} at pages ({share(number / attempts)}) {text}"
+            )
+    for state, number in found["rests"].items():
+        word, _, why = state.partition(": ")
+        looks.append(f"{_RESTS.get(word, word)} {count(number, 'time')} ({why})")
+    if worst := found["rudest_hosts"]:
+        named = ", ".join(
+            f"{one['host']} ({count(one['pushed_back'])} with 429 or 503, {count(one['bad'])} failed)"
+            for one in worst[:3]
+        )
+        looks.append(f"{TITLES['rudest_hosts']}: {named}")
+    if (seeds := found["seeds_not_reached"]) is not None and seeds["seeds"]:
+        looks.append(f"{count(len(seeds['seeds']), 'seed')} not reached, for example {seeds['seeds'][0]['url']}")
+    shown = [f"<div class=look>{escape(look)}</div>" for look in looks]
+    return "<h2>Needs attention</h2>" + ("".join(shown) or '<div class="look none">Nothing failed.</div>')
+
+
 # -- plots
 
 
 def _plots(tally: LogTotals) -> Iterable[str]:
-    numbers = sorted(tally.bins)
-    if not numbers:
+    if not tally.bins:
         return
-    first, bins = numbers[0], numbers[-1] - numbers[0] + 1
-    length, each = tally.bin_s, 1
-    while bins / each > _MAX_BARS:
-        each *= 2
+    time = _TimeAxis(tally)
+    words = [word for word in _OUTCOMES if any(one.outcomes.get(word) for one in time.bars)]
+    stacks: list[list[tuple[str, float]]]
+    stacks = [[(word, float(one.outcomes.get(word, 0))) for word in words] for one in time.bars]
+    yield _plot(
+        "Attempts by outcome", time.unit, _bars(stacks, count), [(str(word), str(word)) for word in words], time
+    )
+    yield time.table("Attempts by outcome", lambda one: {str(word): one.outcomes.get(word, 0) for word in words})
+
+    stacks = [[("redirect", float(one.bytes))] for one in time.bars]
+    yield _plot("Bytes of bodies", time.unit, _bars(stacks, size, _top_size), [], time)
+    yield time.table("Bytes of bodies", lambda one: {"bytes": size(one.bytes)})
+
+    parts = (("median", "ok", 0.5), ("95th percentile", "http_error", 0.95))
+    curves = [(colour, [one.spread.quantile(part) for one in time.bars]) for _, colour, part in parts]
+    yield _plot(
+        "Response times", "", _curves(curves, _milliseconds), [(name, colour) for name, colour, _ in parts], time
+    )
+    yield time.table(
+        "Response times", lambda one: {name: _time_of(one.spread.quantile(part)) for name, _, part in parts}
+    )
+
+    idle, new = "on an open connection", "on a connection opened for it"
+    stacks = [[("http_error", float(one.opened)), ("redirect", float(one.requests - one.opened))] for one in time.bars]
+    yield _plot("Requests", time.unit, _bars(stacks, count), [(idle, "redirect"), (new, "http_error")], time)
+    yield time.table("Requests", lambda one: {idle: one.requests - one.opened, new: one.opened})
+
+
+class _TimeAxis:
+    """The period of a report: in at most _MAX_BARS `bars` for plots, and in at most _ROWS rows for tables."""
+
+    def __init__(self, tally: LogTotals) -> None:
+        self._bin_s = tally.bin_s
+        first, last = min(tally.bins), max(tally.bins)
+        self._start_at = first * tally.bin_s
+        bins = last - first + 1
+        self._bins_a_bar = 1
+        while bins / self._bins_a_bar > _MAX_BARS:
+            self._bins_a_bar *= 2
+        self._bins_a_row = -(-bins // _ROWS)
+        self.bars = _merged(tally, first, bins, self._bins_a_bar)
+        self._rows = _merged(tally, first, bins, self._bins_a_row)
+        self.unit = f"per {duration(tally.bin_s * self._bins_a_bar)}"
+
+    def marks(self) -> list[str]:
+        """Some times, from the first to the last."""
+        steps = min(_MARKS, len(self.bars))
+        bars = [round(n * (len(self.bars) - 1) / max(1, steps - 1)) for n in range(steps)]
+        return [date_time(self._start_at + bar * self._bins_a_bar * self._bin_s)[5:16] for bar in bars]
+
+    def table(self, title: str, cells: Callable[[Bin], Mapping[str, object]]) -> str:
+        """What a plot shows, in figures."""
+        starts = [date_time(self._start_at + i * self._bins_a_row * self._bin_s)[:16] for i in range(len(self._rows))]
+        rows = [(start, *cells(one).values()) for start, one in zip(starts, self._rows, strict=True)]
+        shown = _plain_table(title, ("from, UTC", *cells(Bin())), rows)
+        return f"<details><summary>{escape(title)} as a table</summary>{shown}</details>"
+
+
+def _plot(
+    title: str, unit: str, drawn: tuple[str, Sequence[str]], keys: Iterable[tuple[str, str]], time: _TimeAxis
+) -> str:
+    """A plot with its axes. `drawn` is what is in it, and the texts beside it; `keys` are names and colours."""
+    inner, marks = drawn
+    colours = "".join(
+        f'<span class=key><i style="background:var(--{colour})"></i>{escape(name)}</span>' for name, colour in keys
+    )
+    up = "".join(f"<span>{escape(mark)}</span>" for mark in marks)
+    below = "".join(f"<span>{mark}</span>" for mark in time.marks())
+    label = escape(f"{title}, in figures in the table below")
+    head = f"<h2>{escape(title)} <span class=soft>{escape(unit)}</span></h2>"
+    return (
+        f"{head}{colours}<div class=plot><div class=up>{up}</div>"
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio=none role=img aria-label="{label}">{_grid()}{inner}'
+        f"</svg><div class=times>{below}</div></div>"
+    )
+
+
+def _merged(tally: LogTotals, first: int, bins: int, each: int) -> list[Bin]:
+    """The bins from the first to the last, `each` of them as one."""
     merged: dict[int, Bin] = {}
-    for number in numbers:
+    for number in sorted(tally.bins):
         merged.setdefault((number - first) // each, Bin()).merge(tally.bins[number])
-    bars = [merged.get(i, Bin()) for i in range((bins + each - 1) // each)]
-    start_at, length = first * length, length * each
-
-    def when(i: int) -> str:
-        return date_time(start_at + i * length)[:16]
-
-    words = [str(word) for word in _COLOURS if tally.outcomes.get(word)]
-    unit = duration(length)
-    yield f"<h2>Attempts by outcome <span class=soft>per {unit}</span></h2>"
-    yield "".join(f'<span class=key><i style="background:{_COLOURS[OutcomeLabel(w)]}"></i>{w}</span>' for w in words)
-    stacks = [[(_COLOURS[OutcomeLabel(word)], float(one.outcomes.get(word, 0))) for word in words] for one in bars]
-    texts = [f"{when(i)}: " + ", ".join(f"{count(one.outcomes[w])} {w}" for w in words if one.outcomes.get(w))
-             for i, one in enumerate(bars)]  # fmt: skip
-    yield _bars(stacks, texts, when, count)
-    yield f"<h2>Bytes of bodies <span class=soft>per {unit}</span></h2>"
-    yield _bars([[("#4c8bd6", float(one.bytes))] for one in bars],
-                [f"{when(i)}: {size(one.bytes)}" for i, one in enumerate(bars)], when, size, _top_size)  # fmt: skip
-    yield "<h2>Response times</h2>"
-    yield '<span class=key><i style="background:#2a9d6f"></i>median</span>'
-    yield '<span class=key><i style="background:#d9741f"></i>95th percentile</span>'
-    lines = [
-        ("#2a9d6f", [one.spread.quantile(0.5) for one in bars]),
-        ("#d9741f", [one.spread.quantile(0.95) for one in bars]),
-    ]
-    yield _curves(lines, when, _milliseconds)
-    yield f"<h2>Connections <span class=soft>per {unit}</span></h2>"
-    yield '<span class=key><i style="background:#4c8bd6"></i>requests on an open connection</span>'
-    yield '<span class=key><i style="background:#e0a526"></i>connections opened for a request</span>'
-    yield _bars(
-        [[("#e0a526", float(one.opened)), ("#4c8bd6", float(one.requests - one.opened))] for one in bars],
-        [
-            f"{when(i)}: {count(one.requests, 'request')}, {count(one.opened, 'connection')} opened"
-            for i, one in enumerate(bars)
-        ],
-        when, count,
-    )  # fmt: skip
+    return [merged.get(i, Bin()) for i in range((bins + each - 1) // each)]
 
 
-def _frame(top: float, bins: int, when: Callable[[int], str], shown: Callable[[float], str], inner: str) -> str:
-    """Axes around a plot."""
-    parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + _BOTTOM}" role=img>']
-    for step in range(5):
-        y = _TOP + (_HEIGHT - _TOP) * (1 - step / 4)
-        parts.append(f"<line class=grid x1={_LEFT} x2={_WIDTH} y1={y:.1f} y2={y:.1f} />")
-        parts.append(f"<text x={_LEFT - 6} y={y + 4:.1f} text-anchor=end>{escape(shown(top * step / 4))}</text>")
-    marks = min(6, bins)
-    for mark in range(marks):
-        i = round(mark * (bins - 1) / max(1, marks - 1))
-        x = _LEFT + (_WIDTH - _LEFT) * (i + 0.5) / bins
-        anchor = "end" if x > _WIDTH - 36 else "middle"
-        parts.append(f"<text x={x:.1f} y={_HEIGHT + 16} text-anchor={anchor}>{when(i)[5:]}</text>")
-    return "".join(parts) + inner + "</svg>"
+def _time_of(value: float | None) -> str:
+    return "" if value is None else _milliseconds(value)
+
+
+def _grid() -> str:
+    return "".join(
+        f"<line class=grid x1=0 x2={_WIDTH} y1={y} y2={y} />"
+        for y in (round(_HEIGHT * (1 - step / 4)) for step in range(5))
+    )
+
+
+def _marks(top: float, shown: Callable[[float], str]) -> list[str]:
+    return [shown(top * step / 4) for step in range(5)]
 
 
 def _top(value: float) -> float:
@@ -171,33 +260,30 @@ def _top_size(value: float) -> float:
 
 def _bars(
     stacks: Sequence[Sequence[tuple[str, float]]],
-    texts: Sequence[str],
-    when: Callable[[int], str],
     shown: Callable[[float], str],
     round_up: Callable[[float], float] = _top,
-) -> str:
+) -> tuple[str, list[str]]:
+    """The bars, each a stack of colours and values, and the texts beside them."""
     top = round_up(max((sum(value for _, value in stack) for stack in stacks), default=0.0))
-    step = (_WIDTH - _LEFT) / len(stacks)
+    step = _WIDTH / len(stacks)
     width = max(0.6, step - (1 if step > 4 else 0))
-    parts = []
+    rects = []
     for i, stack in enumerate(stacks):
         y = float(_HEIGHT)
-        rects = []
         for colour, value in stack:
-            height = (_HEIGHT - _TOP) * value / top
+            height = _HEIGHT * value / top
             y -= height
             if height > 0:
                 rects.append(
-                    f'<rect x={_LEFT + i * step:.2f} y={y:.2f} width={width:.2f} height={height:.2f} fill="{colour}"/>'
+                    f'<rect x={i * step:.2f} y={y:.2f} width={width:.2f} height={height:.2f} fill="var(--{colour})"/>'
                 )
-        if rects:
-            parts.append(f"<g><title>{escape(texts[i])}</title>{''.join(rects)}</g>")
-    return _frame(top, len(stacks), when, shown, "".join(parts))
+    return "".join(rects), _marks(top, shown)
 
 
 def _curves(
-    lines: Sequence[tuple[str, Sequence[float | None]]], when: Callable[[int], str], shown: Callable[[float], str]
-) -> str:
+    lines: Sequence[tuple[str, Sequence[float | None]]], shown: Callable[[float], str]
+) -> tuple[str, list[str]]:
+    """The curves, each a colour and values with gaps, and the texts beside them. A value alone is a dot."""
     bins = len(lines[0][1])
     top = _top(max((value for _, values in lines for value in values if value is not None), default=0.0))
     parts = []
@@ -207,16 +293,12 @@ def _curves(
             if value is None:  # no responses: a gap
                 is_down = False
                 continue
-            x = _LEFT + (_WIDTH - _LEFT) * (i + 0.5) / bins
-            y = _HEIGHT - (_HEIGHT - _TOP) * value / top
-            path.append(f"{'L' if is_down else 'M'}{x:.1f} {y:.1f}")
+            x = _WIDTH * (i + 0.5) / bins
+            y = _HEIGHT - _HEIGHT * value / top
+            path.append(f"L{x:.1f} {y:.1f}" if is_down else f"M{x:.1f} {y:.1f}h0")
             is_down = True
-            if (i == 0 or values[i - 1] is None) and (i + 1 == bins or values[i + 1] is None):
-                parts.append(f'<circle cx={x:.1f} cy={y:.1f} r=2 fill="{colour}"/>')
-        parts.append(
-            f'<path d="{" ".join(path)}" fill=none stroke="{colour}" stroke-width=1.8 stroke-linejoin=round />'
-        )
-    return _frame(top, bins, when, shown, "".join(parts))
+        parts.append(f'<path class=curve d="{" ".join(path)}" stroke="var(--{colour})"/>')
+    return "".join(parts), _marks(top, shown)
 
 
 # -- tables
@@ -276,14 +358,21 @@ def _counts(title: str, counts: Mapping[str, int]) -> str:
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    if not rows:
-        return ""
+    return f"<h2>{escape(title)}</h2>{_plain_table(title, head, rows)}" if rows else ""
+
+
+def _plain_table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table that scrolls for itself where it is too wide for the screen."""
     numeric = [all(isinstance(row[i], int | float | None) for row in rows) for i in range(len(head))]
 
     def cell(tag: str, i: int, value: Any) -> str:
         text = "" if value is None else f"{value:,}" if isinstance(value, int | float) else str(value)
-        return f"<{tag}{' class=n' if numeric[i] else ''}>{escape(text)}</{tag}>"
+        scope = " scope=col" if tag == "th" else ""
+        return f"<{tag}{scope}{' class=n' if numeric[i] else ''}>{escape(text)}</{tag}>"
 
     lines = ["<tr>" + "".join(cell("td", i, value) for i, value in enumerate(row)) + "</tr>" for row in rows]
     header = "".join(cell("th", i, name) for i, name in enumerate(head))
-    return f"<h2>{escape(title)}</h2><table><tr>{header}</tr>{''.join(lines)}</table>"
+    return (
+        f'<div class=scroll tabindex=0 role=group aria-label="{escape(title)}"><table><tr>{header}</tr>{"".join(lines)}'
+        "</table></div>"
+    )

@@ -11,7 +11,7 @@ from crawler.admin import status_page
 from crawler.admin.status_page import WebServer
 from crawler.core.enums import OutcomeLabel
 from crawler.engine.engine import SystemClock
-from tests.support.browser import CHROMIUM, Page, axe_core, browser
+from tests.support.browser import CHROMIUM, Page, axe_core, browser, contrast
 from tests.support.shown_crawl import ShownCrawl, shown_crawl
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
@@ -123,15 +123,3 @@ def test_lines_and_texts_stand_out_from_their_ground() -> None:
                 assert contrast(theme[name], ground) >= 4.5, (name, ground)
             for name in ("edge", *OutcomeLabel):
                 assert contrast(theme[name], ground) >= 3, (name, ground)
-
-
-def contrast(one: str, other: str) -> float:
-    """WCAG 2.2's contrast ratio."""
-    lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def luminance(colour: str) -> float:
-    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
