@@ -1,4 +1,4 @@
-"""`crawler hosts`: a line for each host: state, queue, response times, connections, and why it has to wait."""
+"""`crawler hosts`: one line per host: state, queue, response times, connections, and the reason why it waits."""
 
 import time
 from collections.abc import Sequence
@@ -156,7 +156,7 @@ def _table(shown: Sequence[HostView], now: float) -> list[str]:
 
 
 def _connections(view: HostView) -> str:
-    """Open connections and opened ones, "1 of 74"; only those opened if no crawl runs."""
+    """The number of open connections, of those opened ("1 of 74"). If no crawl runs, only the number opened."""
     if view.connections_open is None:
         return "" if view.connections_opened is None else count(view.connections_opened)
     return f"{view.connections_open} of {count(max(view.connections_open, view.connections_opened or 0))}"

@@ -39,7 +39,7 @@ from crawler.inspection.report import (
 )
 
 _DAY_S: Final = 86_400.0
-_BINS: Final = 288  # in a plot, about: five minutes each for a day
+_BINS: Final = 288  # bins of a plot, about: five minutes each for a day
 _BIN_LENGTHS: Final = (60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
 _LABEL: Final = 14
 _FLUSH: Final = 256
@@ -115,7 +115,7 @@ def _moment(text: str | None, now: float, option: str) -> float | None:
 
 
 def _bin_length(parts: RotatedLog, since_at: float | None, until_at: float | None) -> int:
-    """Seconds of a bin, so that a plot has about _BINS of them."""
+    """The length of a bin in seconds that gives a plot about _BINS of them."""
     plain = (part for part in parts.oldest_first if part.is_plain)
     first = next((at for part in plain if (at := time_at(part, 0)) is not None), None)
     first = max(filter(None, (first, since_at)), default=None)

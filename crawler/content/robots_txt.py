@@ -1,8 +1,8 @@
-"""robots.txt (RFC 9309): which URLs of a host we may fetch, and the line that decides.
+"""robots.txt (RFC 9309): the URLs of a host that we may fetch, and the line that decides.
 
-A file is read as lines, and lines as groups. The group of our product token is chosen as in RFC 9309 §2.2.1 (other
-parsers also accept "crawl" for "crawler"). Lines of other records change nothing (§2.2.4). The longest matching rule of
-a group decides about a URL. Invariant: no file makes it raise.
+A file is split into lines, and the lines into groups. The group of our product token is chosen as in RFC 9309 §2.2.1
+(other parsers also accept "crawl" for "crawler"). Lines of other records change nothing (§2.2.4). The longest matching
+rule of a group decides about a URL. Invariant: it raises for no file.
 """
 
 import re
@@ -31,7 +31,7 @@ _NEWLINE: Final = re.compile(r"\r\n|\r|\n")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")  # RFC 9309 has no digits; agents in use do ("360Spider")
 
 _GRAM: Final = 4  # characters of a rule that a URL must contain before the rule is tried
-_FEW: Final = 24  # so many rules with wildcards are tried one after the other
+_FEW: Final = 24  # up to so many rules with wildcards are tried one after the other, without an index
 _INDEX: Final = "index.html"  # as in Google's parser and Protego, "Allow: /a/index.html" also allows "/a/"
 _RULE_BYTES: Final = 400  # memory of a rule without its text, with indexes
 
@@ -68,9 +68,9 @@ _NOTHING: Final = (1 << 60, NO_RULE)
 
 @dataclass(slots=True)
 class _Group:
-    """The rules of agents that are named in a row. An agent named in several places has several groups.
+    """The rules of agents that are named in successive lines. An agent named in several places has several groups.
 
-    Groups that only a delay separates share the same list of `rules`.
+    Groups between which there is only a delay share the same list of `rules`.
     """
 
     rules: list[Rule]
@@ -100,7 +100,7 @@ class RobotsTxt:
 
     @classmethod
     def parse(cls, body: bytes) -> "RobotsTxt":
-        """Parse a file: its first MAX_BYTES, without a line that is cut. Never raises."""
+        """Parse the first MAX_BYTES of a file, without an incomplete last line. Never raises."""
         groups: dict[str, list[_Group]] = {}
         sitemaps: dict[str, None] = {}
         current = _Group([])  # rules before the first agent are ignored
@@ -158,7 +158,7 @@ class RobotsTxt:
 
 
 def _text(body: bytes) -> str:
-    """The file as text: by its byte order mark, else UTF-8, with other bytes escaped."""
+    """The file as text, in the encoding of its byte order mark or else in UTF-8, with invalid bytes escaped."""
     data = body[:MAX_BYTES]
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         data = to_utf8(data, "utf-16le" if data[0] == 0xFF else "utf-16be")
@@ -184,7 +184,7 @@ def _lines(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _field(line: str) -> tuple[str, str] | None:
-    """Split "Field: value", and "Field value", which is common and which Google and Protego accept."""
+    """Split "Field: value" and also "Field value", which is common, and accepted by Google and Protego."""
     name, colon, value = line.partition(":")
     name = name.strip().lower()
     if colon and name in _KNOWN:
@@ -250,7 +250,7 @@ class RuleSet:
     def __init__(self, rules: Sequence[Rule]) -> None:
         patterns = {
             (pattern, rule.allows): RobotsVerdict(rule.allows, rule.line, rule.text)
-            for rule in reversed(rules)  # of equal rules, the first is named
+            for rule in reversed(rules)  # the first of equal rules is the one that is named
             for pattern in _patterns(rule)
         }
         ordered = sorted(patterns.items(), key=lambda item: (-len(item[0][0]), not item[0][1]))
@@ -319,7 +319,7 @@ class RuleSet:
 
 
 def _grams(wild: _WildcardRule) -> Iterator[str]:
-    """Pieces that every match of the rule contains; short ones only if there are no longer ones."""
+    """Pieces that every match of the rule contains, of _GRAM characters, or fewer if all its parts are shorter."""
     longest = max(map(len, wild.parts))
     size = min(_GRAM, longest)
     if size:
@@ -335,7 +335,7 @@ def _wildcard_rule(rank: int, pattern: str, verdict: RobotsVerdict) -> _Wildcard
 
 
 def _patterns(rule: Rule) -> Iterator[str]:
-    """The patterns of a rule's value. "$" at its end is an anchor, but may have been meant as a character."""
+    """The patterns of a rule's value. "$" at its end is an anchor, but its author may have meant the character."""
     if "$" in rule.value:
         yield from _allowed_pages(rule, _quoted_pattern(rule.value.replace("$", "%24")))
     yield from _allowed_pages(rule, _quoted_pattern(rule.value))

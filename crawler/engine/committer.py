@@ -3,7 +3,7 @@
 A batch is committed when it has enough visits or bytes, when it is old enough, or when workers need the URLs that it
 discovered. A commit that fails (full disk) is undone in the sinks and tried again until it succeeds.
 
-Invariant: what the frontier has as settled is on disk in the sinks, exactly once.
+Invariant: each visit that the frontier has as settled is on disk in the sinks, exactly once.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import Batch, Frontier, FrontierFull, Receipt
 from crawler.sinks.base import LostFile, Sink, SinkRecovered
 
-BUFFER_S: Final = 0.004  # how long records are made at once on the event loop
+BUFFER_S: Final = 0.004  # the longest time for which records are made on the event loop without a break
 RETRY_S: Final = 1.0  # between attempts to commit on a full disk
-LAST_ATTEMPTS: Final = 3  # of one commit, once the crawl is to end
+LAST_ATTEMPTS: Final = 3  # of one commit, when the crawl is to end
 
 
 class _GivenUp(Exception):
@@ -43,8 +43,9 @@ class _GivenUp(Exception):
 class Committer:
     """Takes visits from workers (`put`) and commits them (`run`).
 
-    `on_disk` gets the reason why nothing can be written, and None when it works again. `on_rules` gets the hosts whose
-    robots.txt changed with a commit. `quiet` is set when nothing is left to commit, or when `run` gives up.
+    `on_disk` is called with the reason why nothing can be written, and with None when writing works again. `on_rules`
+    is called with the hosts whose robots.txt changed in a commit. `quiet` is set when nothing is left to commit, or
+    when `run` gives up.
     """
 
     def __init__(
@@ -81,12 +82,12 @@ class Committer:
         self._pending_bytes = 0
         self._committing_bytes = 0
         self._committing = False
-        self._processing = 0  # responses of leases that ended, which are no visits yet
+        self._processing = 0  # responses of ended leases that are being processed
         self.commits = 0  # so far
         self._closing = False
         self._attempts: int | None = None  # of each commit; None: no limit
         self._cancelled_puts = 0  # visits that waited for room when the crawl ended
-        self.has_given_up = False  # `run` ended, and not everything is stored
+        self.has_given_up = False  # `run` ended without storing all visits
         self._lost: list[tuple[Sink, LostFile]] = []  # lost output files that the store does not know of yet
         self._commit_lock = asyncio.Lock()
         self.lost_at_end = False  # output files were lost after the last check; known after `close`
@@ -128,48 +129,48 @@ class Committer:
             self._commit_now.set()
 
     def add_scope_host(self, host: str) -> None:
-        """Store a host, which a seed's redirect brought into scope, with the next commit."""
+        """Store a host with the next commit that the redirect of a seed brought into scope."""
         self._new_scope_hosts.append(host)
 
     def processing_began(self) -> None:
-        """A response of a lease that ended is processed; a visit follows."""
+        """Note that a response of an ended lease is being processed, and that its visit follows."""
         self._processing += 1
 
     def processing_ended(self) -> None:
-        """It is processed, or the worker was cancelled."""
+        """Note that such a response is processed, or that its worker was cancelled."""
         self._processing -= 1
         if not self._processing and not self._scheduler.leases_out:
             self._quiet.set()
 
     @property
     def is_processing(self) -> bool:
-        """Whether a response of a lease that ended is still processed."""
+        """Whether a response of an ended lease is still being processed."""
         return self._processing > 0
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is nothing to store, unless a lease that is out brings it."""
+        """Whether there is nothing to store, apart from visits of leases that have not ended."""
         return not self._pending and not self._committing and not self._processing
 
     @property
     def uncommitted(self) -> int:
-        """How many visits wait for the next commit."""
+        """Number of visits that wait for the next commit."""
         return len(self._pending)
 
     @property
     def unstored(self) -> int:
-        """How many visits could not be stored by the end: their URLs are still queued in the store."""
+        """Number of visits that could not be stored before the end: their URLs are still queued in the store."""
         return len(self._pending) + self._cancelled_puts
 
     @property
     def uncommitted_bytes(self) -> int:
-        """Memory that the visits take which wait for the next commit."""
+        """Memory of the visits that wait for the next commit."""
         return self._pending_bytes
 
     # -- from start to end
 
     async def open(self, known: Sequence[SinkFile], *, is_restored: bool = False) -> SinkRecovered:
-        """Open the sinks and make them agree with the store. Return what that took.
+        """Open the sinks and make them agree with the store. Return the changes that this took.
 
         Raises OSError, or the sink's own error for a damaged file.
         """
@@ -186,7 +187,7 @@ class Committer:
         return recovery
 
     async def run(self) -> None:
-        """Commit until `finish` was called and everything is stored, or a commit is given up."""
+        """Commit until `finish` was called and all visits are stored, or until a commit is given up."""
         while True:
             if not self._pending:
                 self._quiet.set()
@@ -222,11 +223,11 @@ class Committer:
         self._commit_now.clear()
 
     def limit_attempts(self) -> None:
-        """Give a commit up after LAST_ATTEMPTS from now on. URLs of visits that are not stored are requested again."""
+        """From now on give up a commit after LAST_ATTEMPTS. URLs of visits that are not stored are requested again."""
         self._attempts = LAST_ATTEMPTS
 
     def finish(self) -> None:
-        """Let `run` commit what is pending, and end."""
+        """Let `run` commit the pending visits and then end."""
         self._closing = True
         self._has_pending.set()
         self._commit_now.set()
@@ -234,7 +235,7 @@ class Committer:
     async def close(self) -> list[str]:
         """Close the output files, after `run`. Return the problems as text.
 
-        What is committed is safe in any case. A rename that failed is repeated at the next start.
+        Committed visits are safe in any case. A rename that failed is repeated at the next start.
         """
         problems = []
         try:
@@ -256,9 +257,9 @@ class Committer:
         return problems
 
     async def check_files(self) -> bool:
-        """Whether every open output file is in its place. URLs of pages in a lost file are queued again.
+        """Check that every open output file is in its place. URLs of pages in a lost file are queued again.
 
-        While something is to be committed nothing is checked (True), since the commit checks.
+        While visits are pending nothing is checked (True), because the commit does it.
         """
         if self._pending or self._committing:
             return True
@@ -269,7 +270,7 @@ class Committer:
                 return True
 
     async def _record_lost_files(self) -> bool:
-        """Record in the store which output files somebody deleted, moved or cut. Return whether there were any.
+        """Record in the store the output files that somebody deleted, moved or cut. Return whether there were any.
 
         Raises OSError, FrontierFull: then the next call continues.
         """
@@ -330,7 +331,7 @@ class Committer:
         await self._rename_complete()
 
     async def _store(self, changes: Batch) -> tuple[Receipt, list[RecordLocation | None]] | str:
-        """Try to commit, once more if output files were lost. Return the reason as text if the disk fails."""
+        """Try to commit, and again if output files were lost. If the disk fails, return the reason as text."""
         while True:
             try:
                 if (reason := self._disk_low()) is not None:
@@ -348,8 +349,8 @@ class Committer:
                 return _error_text(error)
 
     async def _rename_complete(self) -> None:
-        """Rename complete files after a commit. A failure does not undo the commit: the next one, or a start, repeats
-        it.
+        """Rename complete files after a commit. A failure does not undo the commit: the next commit, or the next start,
+        repeats the renames.
         """
         renamed = await self._in_thread(self._commit_sinks)
         self._unrecorded.extend(renamed)  # their new states go with the next commit
@@ -365,11 +366,11 @@ class Committer:
     async def _write_sinks(
         self, records: list[Record | None]
     ) -> tuple[list[RecordLocation | None], list[RecordLocation | None], list[SinkFile]]:
-        """Write and sync records. Return the place of each in the WARC files, that of its line in pages/, and all
-        lengths.
+        """Write and sync records. Return the location of each in the WARC files, the location of its line in pages/,
+        and the new lengths of all files.
 
-        Hashing and compressing is done on the event loop: a thread would spend as much time again on the interpreter
-        lock (docs/decisions/0004-threads.md).
+        Hashing and compression run on the event loop, because in a thread the interpreter lock would cost as much time
+        again (docs/decisions/0004-threads.md).
         """
         written: list[RecordLocation | None] = [None] * len(records)
         lines: list[RecordLocation | None] = []
@@ -409,7 +410,7 @@ class Committer:
         return [file for sink in self._sinks for file in sink.sync()]
 
     def _commit_sinks(self) -> list[SinkFile]:
-        """On the sinks' thread. Every sink must hear of the commit, also if a rename of another one failed."""
+        """On the sinks' thread. `committed` of every sink must be called, also if a rename of another one failed."""
         renamed: list[SinkFile] = []
         for sink in self._sinks:
             with suppress(OSError):

@@ -4,15 +4,15 @@ Invariants:
 - A connection is idle, lent or closed. `close_reason` is set exactly while it is closed.
 - It stays open after an exchange only if the reader says that the response was framed strictly and read to its last
   byte.
-- Bytes that answer no request close it, also those of an unfinished TLS record that has come before the next request
-  is sent. A cancelled exchange closes it too.
+- Bytes that belong to no response close it. So does an unfinished TLS record when the next request is to be sent, and
+  so does a cancelled exchange.
 
-Bytes that come before the first request are kept: an overloaded server may send a 503 to every client that connects.
-They are read as the response, and the request is not sent.
+Bytes that arrive before the first request are kept, because an overloaded server may send a 503 to every client that
+connects. They are read as the response, and the request is not sent.
 
-How a stream ends (the same for TCP and for TlsStream): an orderly end, which is TLS close_notify or a FIN without TLS,
-calls `eof_received` and then `connection_lost(None)`. A TLS stream cut off without close_notify calls
-`connection_lost(None)` alone. A reset, a TLS alert or a damaged record calls `connection_lost` with the error.
+The end of a stream is the same for TCP and for TlsStream. An orderly end (TLS close_notify, or a FIN without TLS) calls
+`eof_received` and then `connection_lost(None)`. A TLS stream that is cut off without close_notify only calls
+`connection_lost(None)`. A reset, a TLS alert or a damaged record calls `connection_lost` with the error.
 """
 
 import asyncio
@@ -36,17 +36,17 @@ from crawler.fetch.net.tls_stream import TlsStream
 from crawler.fetch.options import KIB, FetchOptions
 
 _TIMER_SLACK_S: Final = 0.001  # uvloop's timers have whole milliseconds and may fire that much early
-_PAUSED_CHECK_S: Final = 1.0  # between two looks at the deadlines of an exchange while reading is paused
-_MAX_EARLY_BYTES: Final = 256 * KIB  # kept of what comes before the first request: one read, or a few
-# A body in chunks of a few bytes costs a hundred times as much as its bytes in one piece. After a read of more than
-# this many chunks, reading pauses for ten times as long as the read took: such a server gets a tenth of the loop's
-# time, and other responses are read in between.
+_PAUSED_CHECK_S: Final = 1.0  # between two checks of an exchange's deadlines while reading is paused
+_MAX_EARLY_BYTES: Final = 256 * KIB  # bytes before the first request that are kept: one read, or a few
+# A body in chunks of a few bytes costs a hundred times as much as the same body in one piece. After a read of more than
+# this many chunks, reading pauses for ten times as long as the read took, so that such a server gets a tenth of the
+# loop's time, and other responses are read meanwhile.
 _MANY_CHUNKS: Final = 1_000
 _PAUSE_PER_CHUNK_S: Final = 4e-6
 
 
 class ConnectionState(StrEnum):
-    """The state of a connection: it is created lent."""
+    """The state of a connection. It begins as LENT."""
 
     IDLE = "idle"
     LENT = "lent"
@@ -65,9 +65,9 @@ class Exchange:
 class Connection(asyncio.Protocol):
     """A stream to one origin, over TCP or TLS. `on_closed` is called once, when the connection is closed or lost.
 
-    `sent_mono`, `first_mono` and `end_mono` are of the last exchange: when the request was written, when the first byte
-    came (0.0: none came) and when the exchange ended. `spoke_first`: the last exchange sent no request, since the
-    server had sent something before it. `gone` is done once the transport of a closed connection is gone.
+    Times of the last exchange: `sent_mono` is when the request was written, `first_mono` when the first byte arrived
+    (0.0: none has), `end_mono` when the exchange ended. `spoke_first`: the last exchange sent no request, because the
+    server had sent bytes before it. `gone` is done once the transport of a closed connection is gone.
     """
 
     __slots__ = ("_bandwidth", "_budget", "_clock", "_early", "_end_error", "_eof", "_ignores_budget", "_last_mono",
@@ -116,12 +116,12 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[Exception | None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_mono = 0.0
-        self._early = b""  # bytes that came before the first request and were not read yet
+        self._early = b""  # bytes that arrived before the first request and are not read yet
         self._received = 0  # bytes of the last exchange's response
-        self._last_mono = 0.0  # when the latest of them came
+        self._last_mono = 0.0  # when the latest of them arrived
         self._paused_since_mono = 0.0  # 0.0: reading is not paused
-        self._paused_s = 0.0  # how long this exchange was paused; the server is not to blame for it
-        self._ignores_budget = False  # the budget lets this response be read to its end
+        self._paused_s = 0.0  # how long this exchange was paused by us, which must not count against the server
+        self._ignores_budget = False  # this response may exceed the budget until its end
         self._eof = False
         self._end_error: Exception | None = None
 
@@ -158,7 +158,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def got_no_byte(self) -> bool:
-        """Whether the last exchange got not a single byte: only then may its request be sent again."""
+        """Whether the last exchange received no byte: only then may its request be sent again."""
         return self._received == 0
 
     @property
@@ -197,7 +197,7 @@ class Connection(asyncio.Protocol):
         """Send a request and feed the response to `reader` until it is complete.
 
         Afterwards the connection is open if it can serve another request, else closed. Raises ExchangeError if the
-        response did not come whole (`reader` has what came), and whatever the reader's sink raises.
+        response is incomplete (`reader` has the part that arrived), and the errors of the reader's sink.
         """
         self._received = 0
         if self._has_unread_bytes():
@@ -236,13 +236,13 @@ class Connection(asyncio.Protocol):
             raise error
 
     def _has_unread_bytes(self) -> bool:
-        """Whether the kernel holds bytes, or an end of stream, that the loop has not read yet. They came before the
-        request that is about to be sent, so they are not its response. The call takes a microsecond.
+        """Whether the kernel has bytes, or an end of stream, that the loop has not read yet. They arrived before the
+        next request is sent, so they are not its response. The call takes a microsecond.
         """
         return self._poll is not None and bool(self._poll.poll(0))
 
     def _read_early(self, now: float) -> None:
-        """Read what came before the first request as the response; `data_received` reads what follows it."""
+        """Read the bytes that arrived before the first request as its response; `data_received` reads the rest."""
         early, self._early = self._early, b""
         self.spoke_first = True
         is_open = self.is_open
@@ -280,7 +280,7 @@ class Connection(asyncio.Protocol):
                 self._complete(reader, now)
                 return
             if is_first:
-                self._arm_timer(now)  # other deadlines hold after the first byte, and may be nearer
+                self._arm_timer(now)  # after the first byte other deadlines apply, which may be earlier
             if reader.pieces > _MANY_CHUNKS:
                 resume_mono = max(resume_mono, now + reader.pieces * _PAUSE_PER_CHUNK_S)
             if resume_mono > now:
@@ -290,7 +290,7 @@ class Connection(asyncio.Protocol):
                 self._budget.wait(self._resume)
 
     def _complete(self, reader: ResponseReader, now: float) -> None:
-        """End the exchange with a whole response, and close the connection if it cannot be used again."""
+        """End the exchange with a complete response, and close the connection if it cannot be used again."""
         self.end_mono = self.idle_since_mono = now
         self._reader = None
         self.keep_alive_timeout_s = reader.keep_alive_timeout_s
@@ -313,8 +313,8 @@ class Connection(asyncio.Protocol):
         self.abort(reason)
 
     def _pause(self, now: float) -> bool:
-        """Stop reading: the receive window fills up and the server waits. Returns False if reading was paused before;
-        otherwise the caller has to arrange for `_resume`.
+        """Stop reading: the receive window fills, and the server waits. Returns False if reading was paused already;
+        otherwise the caller must have `_resume` called.
         """
         if self._transport is None or self._paused_since_mono:
             return False
@@ -323,7 +323,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def _resume(self, ignores_budget: bool = False) -> None:
-        """Go on reading, to the end of the response if the budget says so."""
+        """Read on. `ignores_budget`: the budget allows it to the end of the response."""
         now = self._clock.mono()
         self._paused_s += now - self._paused_since_mono
         self._last_mono = now
@@ -397,7 +397,7 @@ class Connection(asyncio.Protocol):
             self.gone.set_result(None)
 
     def _stream_ended(self, error: Exception | None) -> None:
-        """The server ended the stream. `error` is a reset, a TLS alert or a damaged record."""
+        """End the exchange after the server ended the stream. `error`: a reset, a TLS alert or a damaged record."""
         reader = self._reader
         if reader is None:
             self._end_error = error
@@ -418,15 +418,15 @@ class Connection(asyncio.Protocol):
     # -- closing
 
     def abort(self, reason: CloseReason) -> None:
-        """Close the connection at once, whatever is under way."""
+        """Close the connection at once, even during an exchange."""
         if self._mark_closed(reason) and self._transport is not None:
             self._transport.abort()
 
     def close(self, reason: CloseReason) -> None:
-        """Close the connection in order: close_notify is sent, and the peer has a second to answer it."""
+        """Close the connection in an orderly way: close_notify is sent, and the peer has a second to respond."""
         if self._mark_closed(reason) and (transport := self._transport) is not None:
             transport.close()
-            # uvloop may leave a TLS transport open for ever if the peer does not answer
+            # uvloop may leave a TLS transport open for ever if the peer does not respond
             backstop = self._loop.call_later(CLOSE_NOTIFY_S, transport.abort)
             self.gone.add_done_callback(lambda _: backstop.cancel())
 
@@ -451,8 +451,8 @@ def next_deadline(
 ) -> tuple[float, ErrorType]:
     """Compute the next deadline of an exchange, and the error if it passes. Times are monotonic.
 
-    `sent` is when the request was written, `first` when the first byte came (0.0: none yet), `last` when the latest
-    came, `received` the number of bytes. `paused_s` is how long we did not read: it extends the deadlines.
+    `sent` is when the request was written, `first` when the first byte arrived (0.0: none has), `last` when the latest
+    byte arrived, `received` the number of bytes. `paused_s` is the time in which we did not read: it extends deadlines.
     """
     when, error_type = sent + paused_s + options.total_timeout_s, ErrorType.TOTAL_TIMEOUT
     if first == 0.0:

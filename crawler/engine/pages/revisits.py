@@ -1,10 +1,10 @@
-"""When visited URLs are requested again: the history of each page, the price of a visit, and the day's budget.
+"""Revisits: when visited URLs are requested again, by the history of each page, the price of a visit and the budget.
 
-`core.revisit` decides. This file has the data for it: the price, computed now and then from a sample of the store, the
-budget, counts of in-links, and whether the dates in a host's sitemaps can be relied on. Histories are kept even where
-`enabled` is false, for a later run with revisits.
+`core.revisit` decides. This file has the data for it: the price, which is computed at intervals from a sample of the
+store, the budget, counts of in-links, and whether the dates in a host's sitemaps can be relied on. Histories are kept
+even if `enabled` is false, for a later run with revisits.
 
-Invariant: over any day no more revisits begin than the budget and one hour's worth on top.
+Invariant: in any 24 hours no more revisits begin than the budget of a day and one hour.
 """
 
 import asyncio
@@ -41,31 +41,31 @@ from crawler.frontier.base import Frontier, FrontierFull, UndatedPage, VisitedPa
 SOLVE_EVERY_S: Final = 600.0
 SAMPLE_BLOCKS: Final = 64
 SAMPLE_ROWS: Final = 256  # 64 · 256 pages give the price to a few percent, and are read in some 50 ms
-DAYS_A_VISIT: Final = 7  # without visits_per_day: a page is visited once a week on average
-BURST_S: Final = 3_600.0  # so much of the budget may be spent at once after a pause
+DAYS_A_VISIT: Final = 7  # without visits_per_day: the mean time between visits of a page
+BURST_S: Final = 3_600.0  # after a pause, the budget of so many seconds may be spent at once
 URL_LIST_MAX_S: Final = DAY_S  # sitemaps and feeds lead to new pages: they are requested daily at least
-PAGES_LEAST: Final = 0.5  # of visits_per_day is for pages, however many sitemaps and feeds there are
+PAGES_LEAST: Final = 0.5  # share of visits_per_day for pages, even if there are very many sitemaps and feeds
 PROMOTE_AT_ONCE: Final = 1_000
 STORE_EVERY_S: Final = 600.0  # in-links: 2 MiB, some hundred KiB compressed
 _IN_LINKS: Final = "in_links"
-DATING_ROWS: Final = 1_024  # URLs that are searched at once for pages without a date: some 10 ms if none has one
+DATING_ROWS: Final = 1_024  # URLs of one search for pages without a date: some 10 ms if it finds none
 DATING_PAUSE_S: Final = 0.05  # after each slice: ten million URLs then take 20 minutes
-_DATING_MARK: Final = 64  # every so many slices the progress is stored, even if nothing was found
+_DATING_MARK: Final = 64  # after so many slices the progress is stored, even if no page was found
 _DISK_FULL_PAUSE_S: Final = 5.0
 _RELOAD_PAUSE_S: Final = 10.0  # after a reload: visits without a date may not be stored yet
 _GONE: Final = frozenset((404, 410))
-_JITTER: Final = 0.05  # of the interval: pages found together are not due together for ever
+_JITTER: Final = 0.05  # share of the interval, so that pages found together do not stay due together
 
-_TRUST_AFTER: Final = 8  # revisits because of sitemaps, before their dates may be distrusted
+_TRUST_AFTER: Final = 8  # number of revisits because of sitemaps before their dates may be distrusted
 _TRUST_LEAST: Final = 0.2  # the share of these that must find a change
 _TRUST_HOSTS: Final = 4_096
-_MAX_URL_LISTS: Final = 65_536  # sitemaps and feeds whose rate of visits is remembered
+_MAX_URL_LISTS: Final = 65_536  # sitemaps and feeds whose rate of visits is in memory
 
 
 class Revisits:
-    """Plans and queues revisits. `next_at`: when the next one is due (UTC), as far as is known.
+    """Plans and queues revisits. `next_at` is the time at which the next known one is due (UTC).
 
-    `on_date` gets the date (UTC) of a URL that had none.
+    `on_date` is called with the date (UTC) given to a URL that had none.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Revisits:
         self._rng = rng
         self._set_options(options)
         per_s = (options.visits_per_day or 1 / DAYS_A_VISIT) / DAY_S
-        # At first as if the whole budget were for one page: dates may be too early, and a visit gives another.
+        # The first price is as if one page had the whole budget. Dates may be too early, but each visit corrects one.
         self.price = solve_price([PageClass(change_rate(None), 1.0, 1)], per_s=per_s, options=options)
         self._allowance = Allowance(per_s, max(1.0, per_s * BURST_S), 1.0, clock.mono())
         self._solved_mono = -math.inf
@@ -107,11 +107,11 @@ class Revisits:
         )
 
     def reconfigure(self, options: RecrawlOptions) -> None:
-        """Apply options to what is planned from now on. Stored dates are kept, within the new budget."""
+        """Apply new options to visits planned from now on. Stored dates are kept; the new budget applies to them."""
         if options != self.options:
             self._set_options(options)
             self._undated.set()
-            self.next_at = self._clock.now()  # what the store says will be looked up
+            self.next_at = self._clock.now()  # so that the store is read for the true time
             self._planned, self._solved_mono = 1, -math.inf
 
     @property
@@ -120,7 +120,7 @@ class Revisits:
 
     @property
     def hint_after_s(self) -> float | None:
-        """The shortest time from a visit to one because of a sitemap's date (`Batch.hint_after_s`)."""
+        """The shortest time from a visit to a revisit because of a sitemap's date (`Batch.hint_after_s`)."""
         return self.options.min_interval_s if self.enabled else None
 
     # -- after a visit
@@ -128,7 +128,7 @@ class Revisits:
     def plan(
         self, task: Task, host_id: int, outcome: Outcome, state: UrlState, digest: str | None
     ) -> tuple[PageHistory, float | None]:
-        """Return the history after a visit that ended, and when the next visit is due (UTC; None: never by itself)."""
+        """Return the history after a visit, and the time of the next visit (UTC; None: none without a command)."""
         finding = finding_of(task, outcome, state, digest)
         now = self._clock.now()
         response = response_of(outcome)
@@ -181,14 +181,14 @@ class Revisits:
             self._hints.popitem(last=False)
 
     def trusts_dates_of(self, host_id: int) -> bool:
-        """Whether pages of a host had changed when its sitemaps said so. Some always give the current date."""
+        """Whether the dates in a host's sitemaps were right so far. Some sitemaps always give the current date."""
         hinted, changed = self._hints.get(host_id, (0, 0))
         return hinted < _TRUST_AFTER or changed >= hinted * _TRUST_LEAST
 
     # -- when they are due
 
     async def start(self) -> None:
-        """Load what is stored, and compute the first price."""
+        """Load the stored values, and compute the first price."""
         await self.prepare(self.options)
         if self.enabled:
             if (links := await self._frontier.stored_value(_IN_LINKS)) is not None:
@@ -207,7 +207,7 @@ class Revisits:
     # -- pages without a date
 
     async def prepare(self, options: RecrawlOptions) -> None:
-        """Prepare for other options: pages visited while revisits are off get dates when they are on again.
+        """Prepare for new options: when revisits are on again, pages visited while they were off get dates.
 
         Raises FrontierFull.
         """
@@ -224,7 +224,7 @@ class Revisits:
 
     @property
     def is_dating(self) -> bool:
-        """Some pages may have no date yet."""
+        """Whether some pages may have no date yet."""
         return self.enabled and self._dated_to is not None
 
     async def run(self) -> None:
@@ -259,7 +259,7 @@ class Revisits:
             self._on_date(min(at for _, at in dates))
 
     def _date_of(self, page: UndatedPage, now: float) -> float:
-        """A random time within the page's interval: with one time for all there would be a burst, then a long pause."""
+        """A random time within the page's interval, because one time for all would make a burst and a long pause."""
         history = PageHistory(
             change_a=page.change_a, change_t=page.change_t, gone_count=page.gone_count, in_links=page.in_links
         )
@@ -293,7 +293,7 @@ class Revisits:
         return max(0.0, self.next_at - self._clock.now(), self._allowance.wait_s(self._clock.mono()))
 
     async def promote(self) -> dict[int, int]:
-        """Queue what is due, within the budget. Return how many by host id. Raises FrontierFull."""
+        """Queue due URLs, within the budget. Return their number by host id. Raises FrontierFull."""
         now = self._clock.now()
         bucket = self._allowance.filled(self._clock.mono())
         queued = await self._frontier.promote_revisits(now=now, limit=min(PROMOTE_AT_ONCE, int(bucket.level)))
@@ -337,7 +337,7 @@ class Revisits:
             if mono - self._stored_mono >= STORE_EVERY_S:
                 await self.store_in_links()
         except FrontierFull:
-            self._solved_mono = self._clock.mono()  # the former price remains for another while
+            self._solved_mono = self._clock.mono()  # the former price stays until the next attempt
         finally:
             self._solving = False
 
@@ -353,7 +353,7 @@ class Revisits:
 
 
 def finding_of(task: Task, outcome: Outcome, state: UrlState, digest: str | None) -> VisitResult:
-    """What a visit that ended found."""
+    """The result of an ended visit for the plan of the next one."""
     if state is UrlState.GAVE_UP or isinstance(outcome, Failed):
         return VisitResult.FAILED
     if isinstance(outcome, NotModified):

@@ -1,7 +1,7 @@
-"""From host names to addresses: a table and a cache, and behind them DNS by c-ares.
+"""Resolution of host names: by a table, by a cache, and by DNS through c-ares.
 
-c-ares reads the hosts file and answers `localhost` itself, as RFC 6761 §6.3 wants. It sorts addresses by RFC 6724. Of
-several name servers it asks the next one when one fails or does not answer, and remembers which did.
+c-ares reads the hosts file and answers queries for `localhost` itself, as RFC 6761 §6.3 requires. It sorts addresses by
+RFC 6724. If a name server fails or does not respond, it queries the next one, and remembers which one responded.
 
 Invariant: a lookup calls `deliver` at most once.
 """
@@ -23,14 +23,15 @@ from crawler.fetch.net.errors import ResolveError
 from crawler.fetch.options import NetworkOptions
 
 # Some name servers answer queries for A and drop those for AAAA, or the other way round, and a query for both waits
-# seconds for the missing one. After this time each is queried on its own (RFC 8305 §3, "Resolution Delay").
+# seconds for the missing one. After this time each type is queried by itself (RFC 8305 §3, "Resolution Delay").
 SPLIT_AFTER_S: Final = 0.25
-# c-ares waits for a name server five times as long as it usually takes, at least 250 ms, and twice that for each
-# further try. With two tries, a server that answers from its cache in a millisecond would have 0.7 s for a name that is
-# not in its cache. With five tries network.dns_timeout decides, and the next server is still asked within 350 ms.
+# c-ares waits for a name server five times as long as it usually takes, at least 250 ms, and twice as long at each
+# further try. With two tries, a server that responds from its cache in a millisecond would have only 0.7 s for a name
+# that is not in its cache. With five tries network.dns_timeout decides, and the next server is still queried within
+# 350 ms.
 _TRIES: Final = 5
-_FIRST_TRY: Final = 1 / 15  # of network.dns_timeout, for a server of which nothing is known yet
-_ACCEPT_PARTIAL_AT: Final = 0.9  # of network.dns_timeout: AAAA alone is better than nothing
+_FIRST_TRY: Final = 1 / 15  # share of network.dns_timeout, for a server that has not responded yet
+_ACCEPT_PARTIAL_AT: Final = 0.9  # share of network.dns_timeout: then AAAA alone is accepted
 # A host name in a URL is complete. With the search list of resolv.conf, a name that does not exist would be looked up
 # below this machine's own domain, and other pages would be taken for its own. EDNS is the default of c-ares.
 _FLAGS: Final = pycares.ARES_FLAG_EDNS | pycares.ARES_FLAG_NOSEARCH | pycares.ARES_FLAG_NOALIASES
@@ -44,12 +45,12 @@ class Resolver(Protocol):
     """Resolves host names, for the dialer."""
 
     async def resolve(self, host: str) -> tuple[str, ...]:
-        """The addresses of a host as URLs spell it, at least one, best first. Raises ResolveError."""
+        """The addresses of a host (spelled as in URLs), at least one, the best first. Raises ResolveError."""
 
 
 @dataclass(frozen=True, slots=True)
 class DnsAnswer:
-    """The addresses of a name, and for how many seconds they are valid."""
+    """The addresses of a name, and the seconds for which they are valid."""
 
     addresses: tuple[str, ...]
     ttl_s: float
@@ -107,12 +108,14 @@ class CachingResolver:
                 future = self._start(name)
             result = await asyncio.shield(future)
         if isinstance(result, ResolveError):
-            raise ResolveError(result.error_type, result.detail)  # a new one: a cached one would collect tracebacks
+            raise ResolveError(
+                result.error_type, result.detail
+            )  # a new error, because a cached one would collect tracebacks
         return self._in_family(host, result.addresses)
 
     def configured(self, host: str) -> tuple[str, ...] | None:
-        """The addresses of a host that needs no DNS: an address, or a name in network.resolve (exact name first, then
-        the longest suffix); else None.
+        """The addresses of a host that is an address, or a name in network.resolve (the exact name first, then the
+        longest suffix). None: DNS is needed.
         """
         if host.startswith("["):
             return (host[1:-1],)
@@ -188,7 +191,7 @@ class AresLookup:
     def __init__(self, nameservers: Sequence[str] = (), *, family: str = "any", timeout_s: float = 5.0) -> None:
         self._family = _FAMILIES[family]
         self._timeout_s = timeout_s
-        # With only one server, a failure is no reason to ask it again at once.
+        # With only one server, a failure is no reason to query it again at once.
         flags = _FLAGS | (pycares.ARES_FLAG_NOCHECKRESP if len(nameservers) == 1 else 0)
         self._dns = aiodns.DNSResolver(
             nameservers=list(nameservers) or None, timeout=timeout_s * _FIRST_TRY, tries=_TRIES, flags=flags
@@ -207,7 +210,7 @@ class AresLookup:
             query.split_later(self._timeout_s)
 
     async def close(self) -> None:
-        """Stop every query; nothing more is delivered."""
+        """Stop every query without a result."""
         for query in self._queries:
             query.stop()
         self._queries.clear()
@@ -215,8 +218,8 @@ class AresLookup:
 
 
 class _NameQuery:
-    """The queries for one name, and their answers by address family: first one query for all families, and after
-    SPLIT_AFTER_S one for each.
+    """The queries for one name, and their answers by address family. The first query is for all families; after
+    SPLIT_AFTER_S there is one for each family.
     """
 
     def __init__(self, host: str, dns: aiodns.DNSResolver, family: int, deliver: Callable[[DnsResult], None]) -> None:
