@@ -51,7 +51,11 @@ def _for_the_daemon(settings: Settings) -> Iterator[CheckResult]:
             'as in user_agent = "mybot/1.0 (+https://example.org/bot)"',
         )
     if settings.output.directory is None:
-        yield CheckResult(("output.directory",), "output.directory must be set for `crawler run`")
+        yield CheckResult(
+            ("output.directory",),
+            "output.directory must be set for `crawler run`",
+            'as in directory = "/var/lib/crawler"',
+        )
     if not settings.crawl.seeds and not settings.crawl.seed_files:
         yield CheckResult(
             ("crawl.seeds", "crawl.seed_files"),

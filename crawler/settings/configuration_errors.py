@@ -91,6 +91,7 @@ def shown(value: object) -> str:
             return "true" if value else "false"
         case str():
             text = value[:60].encode(errors="replace").decode()  # other bytes than UTF-8 cannot be printed
+            text = re.sub(r"[\0-\x1f\x7f]", lambda found: f"\\u{ord(found[0]):04x}", text)
             return f'"{text}…"' if len(value) > 60 else f'"{text}"'
         case list() | tuple():
             return "a list"
@@ -130,7 +131,60 @@ def syntax_message(message: str) -> str:
     return f"{message[:1].lower()}{message[1:]}"
 
 
+_STATEMENT: Final = re.compile(r"\s*(?P<key>[\w.-]+)\s*(?P<sign>[=:]?)\s*(?P<value>.*?)\s*")
+# Words that are often written for true and false.
+FLAG_WORDS: Final = {
+    "true": "true", "yes": "true", "on": "true", "1": "true", "false": "false", "no": "false", "off": "false",
+    "0": "false",
+}  # fmt: skip
+
+
+def syntax_hint(message: str, line: str, column: int) -> str:
+    """What to write instead of a line that is not TOML, or "". `message` is tomli's; `column` counts from 1."""
+    code = line.partition("#")[0]
+    if any(quote in code for quote in "“”„‘’«»"):
+        return 'write plain quotes, as in "text"'
+    if re.match(r"\s*(//|;)", code) or re.match(r"\s*(//|;)", code[column - 1 :]):
+        return 'a comment begins with "#"'
+    if message.startswith("Unescaped '\\'"):
+        return "write each backslash twice, or the text in single quotes: 're:\\d+'"
+    if message.startswith("Unclosed array"):
+        return 'is a comma or a "]" missing before this?'
+    if message.startswith("Cannot declare"):
+        return "put the keys of both tables below one of the two headings"
+    if message.startswith(("Cannot overwrite", "Duplicate")):
+        return "delete one of the two"
+    if column > len(line) and ("character" in message or message.startswith("Expected \"'")):
+        return "is a quote missing?"
+    if code.lstrip().startswith("["):
+        return 'put what follows the "]" on a line of its own' if code.partition("]")[2].strip() else ""
+    if (found := _STATEMENT.fullmatch(code)) is None:
+        return ""
+    return _statement_hint(**found.groupdict())
+
+
+def _statement_hint(key: str, sign: str, value: str) -> str:
+    if not value:
+        return f'a value is missing behind "{sign}"' if sign else f"write {key} = VALUE"
+    if sign != "=":
+        return f"write {key} = {value}"
+    if value.lower() in FLAG_WORDS:
+        return f"write {FLAG_WORDS[value.lower()]}"
+    if re.fullmatch(r"\d{1,3}(,\d{3})+", value):
+        return f"write {value.replace(',', '')}"
+    if re.fullmatch(r"0\d+", value):
+        return f"write {value.lstrip('0') or '0'}"
+    if value[0] not in "\"'[{":
+        return (
+            f'write {key} = "{value}"'
+            if re.fullmatch(r"[^\s\"\\]+", value)
+            else "text, and a duration or size with its unit, stands in quotes"
+        )
+    return 'the texts of a list stand in quotes, as in ["a", "b"]' if value[0] == "[" else ""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint naming the nearest known word, or ""."""
-    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f'did you mean "{close[0]}"?' if close else ""
+    bare = {one.lower(): one for one in known}
+    close = get_close_matches(word.lower(), list(bare), n=1, cutoff=0.6)
+    return f'did you mean "{bare[close[0]]}"?' if close else ""

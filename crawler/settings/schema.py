@@ -79,11 +79,16 @@ def unknown_key(section: str, name: str) -> tuple[str, str] | None:
     if dotted in keys():
         return None
     if section not in SECTIONS:
-        return f'unknown section "{section}"', did_you_mean(section, SECTIONS)
+        return unknown_section(section)
     elsewhere = [str(key) for key in keys().values() if key.name == name]
     own = [key.name for key in keys().values() if key.section == section]
     hint = f'did you mean "{elsewhere[0]}"?' if len(elsewhere) == 1 else did_you_mean(name, own)
-    return f'unknown key "{name}" in [{section}]', hint
+    return f'unknown key "{name}" in [{section}]', hint or f"its keys are {', '.join(own)}"
+
+
+def unknown_section(name: str) -> tuple[str, str]:
+    """Message and hint about a section that there is not."""
+    return f'unknown section "{name}"', did_you_mean(name, SECTIONS) or f"the sections are {', '.join(SECTIONS)}"
 
 
 def toml_text(key: ConfigurationKey, value: object) -> str:

@@ -17,8 +17,15 @@ import tomli
 
 from crawler.core import url
 from crawler.obs.fetch_line import redact_text
-from crawler.settings.configuration_errors import ConfigurationError, Problem, did_you_mean, is_utf_16, syntax_message
-from crawler.settings.schema import SECTIONS, ConfigurationKey, keys, unknown_key
+from crawler.settings.configuration_errors import (
+    ConfigurationError,
+    Problem,
+    did_you_mean,
+    is_utf_16,
+    syntax_hint,
+    syntax_message,
+)
+from crawler.settings.schema import SECTIONS, ConfigurationKey, keys, unknown_key, unknown_section
 from crawler.settings.toml_positions import Path as KeyPath
 from crawler.settings.toml_positions import Positions
 from crawler.settings.validators import SEED_WORDS
@@ -85,7 +92,9 @@ class TomlFile(ValueSource):
             if section not in SECTIONS:
                 yield self._misplaced(section, table)
             elif isinstance(table, list) and all(isinstance(item, dict) for item in table) and table:
-                yield self.problem((section,), f"[{section}] must be one table, not an array of tables")
+                yield self.problem(
+                    (section,), f"[{section}] must be one table, not an array of tables", f"write [{section}]"
+                )
             elif not isinstance(table, dict):
                 yield self.problem((section,), f"{section} must be a section, not a value", f"[{section}]")
             else:
@@ -97,7 +106,7 @@ class TomlFile(ValueSource):
 
     def _misplaced(self, name: str, value: object) -> Problem:
         if isinstance(value, dict):
-            return self.problem((name,), f'unknown section "{name}"', did_you_mean(name, SECTIONS), at_key=True)
+            return self.problem((name,), *unknown_section(name), at_key=True)
         homes = [f"[{key.section}]" for key in keys().values() if key.name == name]
         hint = f"it belongs under {' or '.join(homes)}" if homes else ""
         return self.problem((name,), f'"{name}" is outside of any section', hint, at_key=True)
@@ -133,12 +142,12 @@ def read_toml(path: Path, short_name: str, *, is_secret: bool = False) -> TomlFi
     except tomli.TOMLDecodeError as error:
         # A fault at the end of the document is shown after its last word, not on an empty line.
         before = error.doc[: error.pos] if error.pos < len(error.doc) else error.doc.rstrip()
+        if error.msg.startswith('Expected "\'"'):  # found nowhere: the last one in the document begins the text
+            before = error.doc[: error.doc.rfind("'")] + error.doc[error.doc.rfind("'") :].partition("\n")[0]
         shown = error.doc.split("\n")[before.count("\n")]
+        hint = syntax_hint(error.msg, shown, len(before) - before.rfind("\n"))
         if is_secret or redact_text(shown) != shown:  # it has a URL with a password
-            shown = ""
-        hint = (
-            "is a quote missing?" if error.doc[error.pos : error.pos + 1] == "\n" and "character" in error.msg else ""
-        )
+            shown = hint = ""
         raise refusal(f"not TOML: {syntax_message(error.msg)}", before, shown, hint) from None
     except RecursionError:
         raise refusal("not usable: nested too deeply") from None

@@ -80,6 +80,8 @@ def path_of(text: str, info: ValidationInfo) -> str:
     """A path; a relative one is resolved in the directory of its file, which is the context of the validation."""
     if text.startswith("~"):
         raise RefusedValue('must be complete: "~" is not expanded')
+    if re.match(r"\$\{?[A-Za-z_]", text):
+        raise RefusedValue(f"must be complete: variables such as {shown(text.partition('/')[0])} are not expanded")
     return str(info.context / text) if info.context else text
 
 
@@ -121,7 +123,8 @@ def seed(text: str) -> str:
     try:
         url.parse_seed(text)
     except url.UrlError as error:
-        raise RefusedValue(f"must be a URL: {error}") from None
+        hint = 'as in "https://example.org/"' if str(error).startswith("not ") else ""
+        raise RefusedValue(f"must be a URL: {error}", hint) from None
     return text
 
 
@@ -272,6 +275,9 @@ def listen(text: str) -> str:
     if text.startswith("/"):
         return text
     host, colon, port = text.rpartition(":")
+    if re.fullmatch(r":?\d{1,5}", text):
+        hint = f'did you mean "127.0.0.1:{text.removeprefix(":")}"?'
+        raise RefusedValue(f'must be "127.0.0.1:PORT" or the path of a Unix socket, not {shown(text)}', hint)
     if not colon or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536):
         raise RefusedValue(f'must be "127.0.0.1:PORT" or the path of a Unix socket, not {shown(text)}')
     if host.lower() not in _LOOPBACK:

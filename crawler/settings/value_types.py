@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import ErrorDetails
 
 from crawler.settings import validators
-from crawler.settings.configuration_errors import RefusedValue, did_you_mean, shown
+from crawler.settings.configuration_errors import FLAG_WORDS, RefusedValue, did_you_mean, shown
 from crawler.settings.validators import TOKEN, matching
 
 _T = TypeVar("_T")
@@ -29,6 +29,7 @@ DURATION_PATTERN: Final = (
 )
 SIZE_PATTERN: Final = rf"^\s*{_NUMBER}([kKmMgGtT][iI]?[bB]|[bB])?\s*$"
 
+_SIZE_UNITS: Final = "B, KiB, MiB, GiB, TiB, kB, MB, GB, TB"
 _BYTES: Final[dict[str, int]] = {
     **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)},
     **{f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)},
@@ -45,9 +46,9 @@ def parse_duration(value: object) -> float:
     message = 'must be a duration such as "500ms", "1s" or "1h30m"'
     if isinstance(value, str):
         if (match := re.fullmatch(DURATION_PATTERN, value)) is None:
-            bare = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*", value)
-            hint = f'did you mean "{bare[1]}s"?' if bare else "units: d, h, m, s, ms"
-            raise RefusedValue(f"{message}, not {shown(value)}", hint)
+            if value.strip().startswith("-"):
+                raise RefusedValue(f"must not be negative, as {shown(value)} is")
+            raise RefusedValue(f"{message}, not {shown(value)}", _duration_hint(value))
         days, hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
         # Milliseconds are divided, not multiplied: 0.001 is no binary fraction, and "300ms" has to be 0.3.
         return days * 86_400 + hours * 3_600 + minutes * 60 + seconds + milliseconds / 1000
@@ -59,6 +60,23 @@ def parse_duration(value: object) -> float:
     if math.isnan(seconds):
         raise RefusedValue("must be a finite duration")
     return seconds
+
+
+# Units as they are often written, with ours and its factor.
+_UNITS: Final = {
+    "": ("s", 1), "s": ("s", 1), "sec": ("s", 1), "second": ("s", 1), "m": ("m", 1), "min": ("m", 1),
+    "minute": ("m", 1), "h": ("h", 1), "hr": ("h", 1), "hour": ("h", 1), "d": ("d", 1), "day": ("d", 1), "w": ("d", 7),
+    "wk": ("d", 7), "week": ("d", 7), "msec": ("ms", 1), "millisecond": ("ms", 1),
+}  # fmt: skip
+
+
+def _duration_hint(text: str) -> str:
+    found = re.fullmatch(r"\s*(\d+(?:[.,]\d+)?)\s*([A-Za-z]*)\s*", text)
+    unit = None if found is None else _UNITS.get(found[2].lower()) or _UNITS.get(found[2].lower().removesuffix("s"))
+    if found is None or unit is None:
+        return "units: d, h, m, s, ms"
+    number = float(found[1].replace(",", ".")) * unit[1]
+    return f'did you mean "{number:g}{unit[0]}"?'
 
 
 def parse_size(value: object) -> int:
@@ -73,16 +91,19 @@ def parse_size(value: object) -> int:
 
 
 def _size_of_text(text: str) -> int:
+    if text.strip().startswith("-"):
+        raise RefusedValue(f"must not be negative, as {shown(text)} is")
     message = f'must be a size such as "32MiB", "1GB" or a whole number of bytes, not {shown(text)}'
     match = re.fullmatch(rf"\s*{_NUMBER}([A-Za-z]*)\s*", text)
     if match is None:
-        raise RefusedValue(message)
+        per_second = re.fullmatch(rf"\s*({_NUMBER}[A-Za-z]+)\s*/\s*s", text)
+        raise RefusedValue(message, f'did you mean "{per_second[1]}"?' if per_second else "units: " + _SIZE_UNITS)
     number, unit = match.groups()
     scale = _BYTES.get(unit.lower())
     if scale is None:
         one_letter = unit.upper() in ("K", "M", "G", "T")
         hint = f'did you mean "{number}{unit.upper()}iB" (1024) or "{number}{unit.upper()}B" (1000)?'
-        raise RefusedValue(message, hint if one_letter else "units: B, KiB, MiB, GiB, TiB, kB, MB, GB, TB")
+        raise RefusedValue(message, hint if one_letter else "units: " + _SIZE_UNITS)
     if number.isdigit() and len(number) < 30:  # an exact result; a number with more digits is too large in any unit
         return int(number) * scale
     return round(min(float(number) * scale, 2.0**64))
@@ -180,7 +201,12 @@ UserAgent = Annotated[
 RobotsToken = Annotated[
     Text, AfterValidator(matching(re.compile(rf"(?!\*$){TOKEN}"), 'one product name without version, as in "mybot"'))
 ]
-Mailbox = Annotated[Text, AfterValidator(matching(re.compile(r"(?=[ -~]*$).*[^@].*@.*[^@].*"), "an e-mail address"))]
+Mailbox = Annotated[
+    Text,
+    AfterValidator(
+        matching(re.compile(r"(?=[ -~]*$).*[^@].*@.*[^@].*"), 'an e-mail address, as in "operator@example.org"')
+    ),
+]
 Address = Annotated[Text, AfterValidator(validators.ip)]
 Ciphers = Annotated[Text, AfterValidator(validators.ciphers)]
 Listen = Annotated[Text, AfterValidator(validators.listen)]
@@ -243,13 +269,40 @@ def refusal(error: ErrorDetails, kind: KeyKind) -> RefusedValue:
     """The message about a refused value of a key of `kind`."""
     facts, value, hint = error.get("ctx", {}), error["input"], ""
     if isinstance(refused := facts.get("error"), RefusedValue):
-        return refused
+        return RefusedValue(str(refused), _no_limit_hint(kind, value) or refused.hint)
     if error["type"] == "literal_error":
         facts["expected"] = facts["expected"].replace("'", '"')
         words = re.findall('"(.*?)"', facts["expected"])
         hint = "write it in quotes" if str(value) in words else did_you_mean(str(value), words)
     elif error["type"] == "tuple_type" and isinstance(value, str):
         hint = f"write [{shown(value)}]"
+    elif error["type"] in ("int_type", "bool_type"):
+        hint = _no_limit_hint(kind, value) or _plain_value_hint(error["type"], value)
+    elif error["type"] == "string_type" and isinstance(value, int | float):
+        hint = f'write "{shown(value)}"'
+    elif error["type"] == "dict_type" or (error["type"] == "tuple_type" and isinstance(value, dict)):
+        hint = "as in { NAME = VALUE }" if error["type"] == "dict_type" else 'as in ["a", "b"]'
     elif "le" in facts:
         facts["le"] = number_text(kind, facts["le"])
     return RefusedValue(_REFUSALS[error["type"]].format(value=shown(value), **facts), hint)
+
+
+def _no_limit_hint(kind: KeyKind, value: object) -> str:
+    """What to write for no limit, where something like it was written for a number."""
+    if kind not in (KeyKind.COUNT, KeyKind.DURATION, KeyKind.SIZE) or not isinstance(value, str):
+        return ""
+    if value == validators.NO_LIMIT:
+        return '"none" is for limits; this key needs a value'
+    words = ("unlimited", "infinite", "infinity", "inf", "forever", "never", "no", "off", "all", "any")
+    return 'no limit is "none"' if value.strip().lower() in words else ""
+
+
+def _plain_value_hint(kind: str, value: object) -> str:
+    """What to write instead of a value that is no number or flag."""
+    text = str(value).strip().lower()
+    if kind == "bool_type":
+        flag = FLAG_WORDS.get(text)
+        return f"write {flag}" if flag else ""
+    if re.fullmatch(r"\d{1,18}(\.0+)?", text):
+        return f"write {text.partition('.')[0]}"
+    return ""

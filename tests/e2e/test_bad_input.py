@@ -106,7 +106,7 @@ def test_a_mistake_is_refused_before_anything_is_done(tmp_path: Path, wrong: str
     ("arguments", "code", "words"),
     [
         (["frobnicate"], 2, ["frobnicate"]),
-        (["run"], 2, ["--config"]),
+        (["run"], 2, ["name the configuration (-c FILE)"]),
         (["run", "-c", "{dir}/good.toml"], 78, ["identity.user_agent must say how to reach you", "output.directory"]),
         (["check", "-c", "{dir}/key.toml"], 78, ["key.toml:4:1: ", "    delya = 1", "    ^"]),
     ],
