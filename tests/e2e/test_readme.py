@@ -201,9 +201,3 @@ def test_a_running_daemon_is_steered(installed: Path, tmp_path: Path, environmen
     finally:
         daemon.terminate()
         daemon.wait(30)
-
-
-def test_links_lead_somewhere() -> None:
-    """Every file that the README links to is there."""
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
