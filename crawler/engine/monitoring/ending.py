@@ -14,7 +14,7 @@ from crawler.core.enums import Exit, LeftReason, OutcomeLabel, StoppedBy
 from crawler.core.formatting import timestamp
 from crawler.core.models import Origin, Round, Suspects
 from crawler.core.outcomes import UrlCounts
-from crawler.engine.monitoring.backlog import LIMIT, Backlog, by_reason, reason
+from crawler.engine.monitoring.bottleneck import LIMIT, Backlog, by_reason, reason
 from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.monitoring.rates import cpu_s, peak_rss_bytes
 from crawler.engine.scheduling.host import Host

@@ -18,8 +18,7 @@ from crawler.core.formatting import count, date_time, rate, timestamp
 from crawler.core.models import Origin
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
-from crawler.engine.monitoring.backlog import Backlog, backlog_of, reason
-from crawler.engine.monitoring.bottleneck import Conditions, assess
+from crawler.engine.monitoring.bottleneck import Backlog, Conditions, assess, backlog_of, reason
 from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
 from crawler.engine.monitoring.rates import RateMeter, Rates, peak_rss_bytes, rss_bytes
 from crawler.engine.pages.worker import Worker

@@ -7,7 +7,7 @@ import pytest
 from crawler.core.enums import LeftReason
 from crawler.core.models import Origin, RobotsRecord
 from crawler.core.politeness import OPEN
-from crawler.engine.monitoring.backlog import backlog_of, described
+from crawler.engine.monitoring.bottleneck import backlog_of, described
 from crawler.engine.scheduling.host import Host, PolitenessKey
 
 NOW = 1_000.0

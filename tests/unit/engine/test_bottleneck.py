@@ -8,8 +8,7 @@ import pytest
 
 from crawler.core.enums import Bottleneck, CrawlState, LeftReason
 from crawler.core.formatting import local_time
-from crawler.engine.monitoring.backlog import Backlog
-from crawler.engine.monitoring.bottleneck import UNCOMMITTED_MANY, Conditions, assess
+from crawler.engine.monitoring.bottleneck import UNCOMMITTED_MANY, Backlog, Conditions, assess
 
 FULL: dict[str, Any] = {"disk_reason": "no space left"}
 OUTAGE: dict[str, Any] = {"outage": "since 09:00Z: 4 hosts that responded before fail and none responds"}
