@@ -172,7 +172,7 @@ def is_throttled(outcome: Outcome) -> bool:
 
 
 def is_transient(outcome: Outcome) -> bool:
-    """Whether the status is one that may be gone in a moment. It mostly concerns this one URL."""
+    """Whether the status is of a temporary error, which mostly concerns this one URL."""
     return isinstance(outcome, Fetched) and outcome.head.status_code in _TRANSIENT
 
 
@@ -205,8 +205,8 @@ def retry_decision(outcome: Outcome, *, attempt: int, max_attempts: int, rng: ra
             transient = outcome.retryable
         case Fetched():
             if outcome.head.status_code in _THROTTLED:
-                return RetryDecision(UrlState.WAITING, wait)  # of the host, not of the URL
-            # a body cut at one of our limits is cut there again; after a fault it may come complete
+                return RetryDecision(UrlState.WAITING, wait)  # an error of the host, not of the URL
+            # a body cut at one of our limits would be cut there again; after a fault, a retry may receive it whole
             if outcome.error_type is None and not is_transient(outcome):
                 return RetryDecision(UrlState.DONE)
             transient = outcome.error_type not in (ErrorType.TOO_LARGE, ErrorType.CONTENT_ERROR)
@@ -265,7 +265,7 @@ class OutageWatch:
 
     @property
     def is_suspected(self) -> bool:
-        """Whether two hosts or more fail and none has responded since: too early to blame a URL."""
+        """Whether two hosts or more fail, and none has responded since, so that the fault may not be the URL's."""
         return len(self.failing) > 1
 
     def failed(self, host_id: int, now_mono: float, error: ErrorType, *, good_hosts: int) -> bool:
@@ -294,7 +294,7 @@ class OutageWatch:
 
 @dataclass(frozen=True, slots=True)
 class UrlCounts:
-    """URLs of a store by outcome, over the life of an output directory; the same sum in every view.
+    """Numbers of URLs by outcome, over the life of an output directory. They are the same in every view.
 
     Links that a rule refused before they were stored are not counted. Invariant: `found` is the sum of the others.
     """
@@ -322,7 +322,7 @@ class UrlCounts:
         return cls(found, fetched, refused, gave_up, sum(left), taken_down)
 
     def text(self, left_by: Mapping[str, int] | None = None) -> str:
-        """For people, without what is 0: "9 fetched, 2 left (2 retry)"."""
+        """The numbers as text for people, without zeros: "9 fetched, 2 left (2 retry)"."""
         reasons = ", ".join(f"{count(urls)} {why}" for why, urls in (left_by or {}).items())
         named = {
             "fetched": self.fetched,

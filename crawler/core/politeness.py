@@ -35,7 +35,7 @@ NEVER_RESPONDED_LONG_S: Final = 900.0
 
 
 def politeness_key(host: str, options: PolitenessOptions) -> str:
-    """The politeness key of a host: the unit whose delay a request to `host` uses up."""
+    """The politeness key of a host: the name under which the delay after a request to `host` holds."""
     return host if options.key == "host" else registrable_domain(host)
 
 
@@ -71,11 +71,11 @@ class PolitenessState:
 
     open_mono: float = 0.0  # when the next request may start
     in_flight: int = 0
-    failures: int = 0  # in a row
-    reason: str = ""  # of the back-off; "" while only the delay holds
+    failures: int = 0  # in succession
+    reason: str = ""  # of the back-off; "" if there is only the delay
 
     def opens_at(self, now_mono: float, *, delay_s: float, width: int) -> float | None:
-        """When a request may start: None for now, infinity while one in flight has to end first."""
+        """When a request may start: None for now, infinity if one in flight must end first."""
         if self.in_flight >= (1 if delay_s > 0 else width):
             return float("inf")
         return None if self.open_mono <= now_mono else self.open_mono
@@ -84,22 +84,22 @@ class PolitenessState:
         return PolitenessState(self.open_mono, self.in_flight + 1, self.failures, self.reason)
 
     def ended(self, now_mono: float, *, delay_s: float) -> "PolitenessState":
-        """A request ended, with whatever result: the delay starts."""
+        """The state after a request ended with any result: the delay starts."""
         guard = CLOCK_GUARD_S if delay_s > 0 else 0.0
         return PolitenessState(
             max(self.open_mono, now_mono + delay_s + guard), self.in_flight - 1, self.failures, self.reason
         )
 
     def abandoned(self) -> "PolitenessState":
-        """A request that had begun was never sent: no delay is due."""
+        """The state after a request that was begun was never sent: there is no delay."""
         return replace(self, in_flight=self.in_flight - 1)
 
     def backed_off(self, until_mono: float, reason: str) -> "PolitenessState":
-        """Close it until `until_mono`, or longer if it was closed longer already."""
+        """The state closed until `until_mono`, or longer if it was closed for longer before."""
         return replace(self, open_mono=max(self.open_mono, until_mono), failures=self.failures + 1, reason=reason)
 
     def recovered(self) -> "PolitenessState":
-        """A good response ends the back-off."""
+        """The state after a good response: the back-off is over."""
         return self if self.failures == 0 and not self.reason else replace(self, failures=0, reason="")
 
 
@@ -116,9 +116,9 @@ def backoff_s(failures: int, rng: random.Random, *, ever_responded: bool) -> flo
 
 
 def server_error_backoff_s(times: int) -> float:
-    """Seconds to back off from a host that gives one URL after another a 500 or the like, for the `times`th time.
+    """Seconds to back off, for the `times`th time, from a host with status 500 or similar for many URLs in succession.
 
-    A broken part of a site must not delay the rest of it for hours, so it stays below half a minute.
+    At most half a minute, because a broken part of a site must not delay the rest of it for hours.
     """
     return min(BACKOFF_FIRST_S * BACKOFF_FACTOR ** min(times - 1, 20), SERVER_ERROR_BACKOFF_MAX_S)
 
@@ -126,8 +126,8 @@ def server_error_backoff_s(times: int) -> float:
 def throttled_backoff_s(failures: int, wait_s: float | None, rng: random.Random) -> float:
     """Seconds to back off after a 429 or 503, number `failures` + 1 in a row. `wait_s` is its Retry-After.
 
-    If a server still refuses after the time that it named itself, the exponential back-off holds as well. Retry-After 0
-    must not cause a loop of requests.
+    If a server still refuses after the time that it gave itself, the exponential back-off applies as well. Retry-After
+    0 must not cause a loop of requests.
     """
     if wait_s is None:
         return backoff_s(failures, rng, ever_responded=True)

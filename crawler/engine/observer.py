@@ -67,7 +67,7 @@ class Observer(Protocol):
         """The reason why nothing can be written; None: it works again."""
 
     def hours(self, is_open: bool, until_at: float) -> None:
-        """`fetch.hours` opened or closed, until then (UTC; infinity: for good)."""
+        """`fetch.hours` opened or closed, until `until_at` (UTC; infinity: without end)."""
 
     def drain(self, reason: StoppedBy, in_flight: int) -> None:
         """The crawl is ending, with so many leases out."""

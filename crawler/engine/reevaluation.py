@@ -5,8 +5,8 @@ are judged in slices, so that neither the event loop nor the store is blocked. U
 are judged when they are leased. The store knows which hosts are still to be re-evaluated (`Frontier.judge_by`,
 `reevaluated`): after a crash their re-evaluation starts again.
 
-Invariant: a host counts as re-evaluated once all of its URLs were judged by the rules in force. While its robots.txt
-cannot be read, its URLs are judged by the other rules, and the host remains to be re-evaluated.
+Invariant: a host counts as re-evaluated when all of its URLs were judged by the current rules. While its robots.txt
+cannot be read, its URLs are judged by the other rules, and the host must still be re-evaluated.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ from crawler.obs.events import Event
 SLICE: Final = 500
 COUNT_LIMIT: Final = 200_000  # URLs that a preview judges
 MAX_LINES_SHOWN: Final = 50  # of the lines that a robots.txt got, and of those that it lost
-_ROBOTS_CHECK_S: Final = 60.0  # how often robots.txt files that expired are looked for
+_ROBOTS_CHECK_S: Final = 60.0  # how often expired robots.txt files are searched
 _RETRY_S: Final = 5.0  # until a host that could not be re-evaluated is tried again
 _BY_ROBOTS: Final = frozenset((DenyReason.ROBOTS, DenyReason.ROBOTS_UNREACHABLE))
 
 
 @dataclass(slots=True)
 class _ReevaluatedTotals:
-    """What a re-evaluation of all hosts changed."""
+    """Counts of the changes that a re-evaluation of all hosts made."""
 
     hosts: int = 0
     denied: int = 0
@@ -45,7 +45,8 @@ class _ReevaluatedTotals:
 class Reevaluation:
     """Re-evaluates hosts, one after another.
 
-    `on_event` gets `rejudged` for each host with changed URLs, and `swept` when new rules were applied to all hosts.
+    `on_event` is called with `rejudged` for each host with changed URLs, and with `swept` when new rules were applied
+    to all hosts.
     """
 
     def __init__(
@@ -63,15 +64,15 @@ class Reevaluation:
         self._clock = clock
         self._on_event = on_event
         self._pending: dict[int, None] = {}
-        self._unreadable: dict[int, None] = {}  # re-evaluated but for their robots.txt, which cannot be read
+        self._unreadable: dict[int, None] = {}  # re-evaluated except by their robots.txt, which cannot be read
         self._new_robots: set[int] = set()
         self._totals: _ReevaluatedTotals | None = None  # since the rules changed for all
         self._wake = asyncio.Event()
         self._is_running = False
-        self._robots_mono = 0.0  # when it was last looked whose robots.txt to read again
+        self._robots_mono = 0.0  # time of the last search for expired robots.txt files
 
     def add_hosts(self, host_ids: Iterable[int]) -> None:
-        """Re-evaluate hosts whose rules changed; the store knows already that they are to be."""
+        """Re-evaluate hosts whose rules changed, and which the store has as not re-evaluated."""
         for host_id in host_ids:
             self._unreadable.pop(host_id, None)
             self._pending[host_id] = None
@@ -79,7 +80,7 @@ class Reevaluation:
             self._wake.set()
 
     def rules_changed(self, host_ids: Iterable[int]) -> None:
-        """Re-evaluate hosts because the rules for all hosts changed; the store knows already that they are to be."""
+        """Re-evaluate hosts because the rules for all hosts changed. The store has them as not re-evaluated."""
         self._totals = _ReevaluatedTotals()
         self.add_hosts(host_ids)
         self._wake.set()
@@ -91,7 +92,7 @@ class Reevaluation:
 
     @property
     def is_idle(self) -> bool:
-        """Nothing can be re-evaluated now."""
+        """Whether there is no host that can be re-evaluated now."""
         return not (self._is_running or self._pending or any(map(self._is_readable, self._unreadable)))
 
     async def run(self) -> None:
@@ -175,7 +176,7 @@ class Reevaluation:
         return changed
 
     def _verdict(self, row: UrlRow, state: UrlState, host: Host, scope: Scope) -> Denied | None:
-        """Judge by all rules that are known. While robots.txt cannot be read, what it denied before remains denied."""
+        """Judge a URL by all known rules. While robots.txt cannot be read, URLs that it denied before stay denied."""
         denied = scope.judge(row.url, host.origin, depth=row.depth, hop_path=row.hop_path, source=row.source)
         if denied is not None:
             return denied
@@ -188,7 +189,7 @@ class Reevaluation:
         return self._url_policy.judge_robots(row.url, host)
 
     async def _deny(self, host: Host, refused: list[tuple[int, Denied]]) -> int:
-        """Deny the queued URLs among these; those in leases are judged there."""
+        """Deny those of these URLs that are queued; URLs in leases are judged by their worker."""
         if not refused:
             return 0
         async with self._scheduler.without_prefetch([host]):
@@ -197,7 +198,7 @@ class Reevaluation:
             host.queued -= count
         return count
 
-    # -- events, and a preview
+    # -- events and preview
 
     async def _report_robots_change(self, host: Host) -> None:
         versions = (await self._frontier.robots_versions(host.id))[:2]
@@ -218,7 +219,7 @@ class Reevaluation:
             self._on_event(Event.SWEPT, {"hosts": totals.hosts, "denied": totals.denied, "queued": totals.queued})
 
     async def count(self, scope: Scope) -> dict[str, object]:
-        """Count what a scope would change: queued URLs that it would deny, and denied ones that would be queued.
+        """Count the changes of a new scope: queued URLs that it would deny, and denied URLs that would be queued.
 
         At most COUNT_LIMIT URLs are judged; `complete` says whether all were.
         """

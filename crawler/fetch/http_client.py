@@ -141,13 +141,13 @@ class HttpClient:
     # -- change of options
 
     def prepare(self, options: ClientOptions) -> Generation | None:
-        """Make a generation from new options, for `reconfigure`. None if they are the options in force."""
+        """Make a generation from new options, for `reconfigure`. None if they are the current options."""
         if options == self._current.options:
             return None
         return self._generation(options, first_id=self._current.pool.next_id)
 
     def reconfigure(self, generation: Generation) -> None:
-        """Put new options in force. The generation before them keeps its lent connections until they are given back."""
+        """Apply new options. The former generation keeps its lent connections until they are given back."""
         before, self._current = self._current, generation
         before.pool.close_idle()
         self._finishing.append(before)

@@ -1,13 +1,13 @@
 """The `Frontier` protocol and its values. The contract suite in tests/contract holds for every implementation.
 
-A frontier stores what is known and what is due. The time is passed in, and the scheduler decides which host gets the
-next request. Leases are not stored: after a crash, what was not settled is still queued.
+A frontier stores hosts, URLs and visits, and when URLs are due. The time is passed in, and the scheduler decides which
+host has the next request. Leases are not stored: after a crash, URLs that were not settled are still queued.
 
 Invariant: `settle` is one transaction. After a crash a page, the URLs found on it, the lengths of the output files and
 the counters of its host are all stored, or none of them is.
 
-A URL is known for ever by (origin, key). If it is found again it stays as it is, even if the new path to it is shorter:
-queued URLs would have to move within the order, for a link that was found a few pages later at most.
+A URL is known for ever by (origin, key). If it is found again, its row does not change, even if the new path to it is
+shorter. Otherwise queued URLs would have to move within the order, for a link that was found only a few pages later.
 """
 
 from collections.abc import Collection, Sequence
@@ -59,7 +59,7 @@ class FrontierFull(FrontierError):
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What `open` found in the store."""
+    """The contents of a store when it was opened."""
 
     clean: bool  # False if the last owner did not close the store: every politeness key then waits for its delay
     hosts: tuple[HostRow, ...]
@@ -76,7 +76,7 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one transaction stores.
+    """The data that one transaction stores.
 
     A batch settles a task at most once. A task without a row (`task.id` 0: robots.txt) changes only its host; URLs
     that it discovers have no `via` and count for the first such settlement. Files of `written` and `lines` are in
@@ -89,8 +89,8 @@ class Batch:
     backoffs: Sequence[Backoff] = ()  # `until_at` 0: it is over
     counters: Counters | None = None
     scope_hosts: Sequence[str] = ()
-    # A URL that a sitemap says has changed since its last visit (`SitemapHint.lastmod`) is due so many seconds after
-    # that visit, if it is to be visited again and would be due later. None: hints do not change due times.
+    # A revisit that is due later becomes due so many seconds after the last visit, if a sitemap has a change since that
+    # visit (`SitemapHint.lastmod`). None: hints do not change due times.
     hint_after_s: float | None = None
     slow_responses: Sequence[SlowResponse] = ()  # `response_s` 0: the key is not slow any more
     templates: Sequence[TemplateRow] = ()  # without `pages`: the notes of settlements add up to them
@@ -101,7 +101,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a transaction changed."""
+    """The changes of a transaction."""
 
     links_new: Sequence[int]  # new URLs of each settlement; a URL of several settlements counts for the first
     queued: dict[int, int] = field(default_factory=dict)  # host id → new URLs that are queued
@@ -142,7 +142,7 @@ class UndatedPage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RobotsVersion:
-    """A robots.txt as it was from `fetched_at` on."""
+    """A version of a robots.txt, first fetched at `fetched_at`."""
 
     fetched_at: float
     status_code: int | None
@@ -153,7 +153,7 @@ class RobotsVersion:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What a takedown erased."""
+    """The result of a takedown."""
 
     urls: int = 0
     queued: dict[int, int] = field(default_factory=dict)  # host id → erased URLs that were queued
@@ -177,7 +177,7 @@ class EndedWith:
 
 @dataclass(frozen=True, slots=True)
 class UrlRow:
-    """A stored URL with what rules judge. (`priority`, `depth`, `id`) is its position in the order of its host."""
+    """A stored URL with the fields that rules judge. Its place in its host's order is (`priority`, `depth`, `id`)."""
 
     id: int
     url: str
@@ -226,7 +226,7 @@ class Frontier(Protocol):
     """A store of hosts, URLs and visits. Times are UTC epoch seconds.
 
     All methods but `open` need an open frontier (RuntimeError). All but `open` and `close` raise FrontierFull while the
-    disk is full or failing, and FrontierCorrupt. If a call is cancelled, what it was to store is stored whole or not.
+    disk is full or failing, and FrontierCorrupt. If a call is cancelled, it has stored all of its data or nothing.
     """
 
     async def open(self) -> Recovered:
@@ -236,69 +236,69 @@ class Frontier(Protocol):
         """
 
     async def add(self, discovered: Sequence[Discovered], *, now: float) -> Receipt:
-        """Store URLs that no page led to, such as seeds. Known URLs stay as they are. `links_new`: 1 for a new URL."""
+        """Store URLs that were not found on a page, such as seeds. Known ones do not change. `links_new`: 1 if new."""
 
     async def settle(self, batch: Batch) -> Receipt:
         """Store a batch in one transaction. URLs with a `Settlement.next_at` are due then.
 
-        Raises FrontierFull with nothing stored: it may be tried again. Raises another FrontierError if it is unknown
-        what is stored: then only a restart helps. Raises ValueError, with nothing stored, for a batch that `Batch` does
-        not allow, or with URLs, hosts or files that the store does not know.
+        Raises FrontierFull if nothing was stored: the call may be repeated. Raises another FrontierError if it is
+        unknown what was stored: only a restart helps. Raises ValueError, with nothing stored, for a batch that `Batch`
+        does not allow, or that has URLs, hosts or files that the store does not know.
         """
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
         """Up to `limit` queued tasks of a host, by (priority, depth, age), without those whose id is in `leased`."""
 
     async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
-        """Queue waiting URLs that are due at `now`, in the order of their due times. Their attempts go on. Returns host
-        id → number of URLs.
+        """Queue waiting URLs that are due at `now`, in the order of their due times. Their attempts continue to count.
+        Returns host id → number of URLs.
         """
 
     async def retry_now(self, *, since_at: float, now: float) -> None:
-        """Make URLs due now that wait after a connection error of an outage that began at `since_at`."""
+        """Make URLs due now that wait after a connection error, and failed in an outage since `since_at`."""
 
     async def clock_set_back(self, *, now: float, revisits_by: float) -> None:
-        """Correct later dates, after the clock was set back to `now`. Visits dated later count as of now; waiting URLs
-        are due as long after them as before, and so are revisits that would be due after `revisits_by`.
+        """Correct dates in the future, after the clock was set back to `now`. Such a visit is dated `now`. A waiting
+        URL is due as long after its visit as before. So is a revisit that would be due after `revisits_by`.
         """
 
     async def next_due(self) -> float | None:
         """When the next waiting URL is due, None if none waits."""
 
     async def promote_revisits(self, *, now: float, limit: int) -> dict[int, int]:
-        """Queue URLs that are due for a revisit, as `promote`. Their attempts start over."""
+        """Queue URLs that are due for a revisit, as `promote` does. Their attempts begin at 1 again."""
 
     async def next_revisit(self) -> float | None:
         """When the next revisit is due, None if there is none."""
 
     async def visited_pages(self, *, blocks: int, rows: int, phase: float) -> list[VisitedPage]:
         """Visited pages that are not gone: all, or a sample of a store with more than `blocks` · `rows` URLs. A sample
-        has `blocks` evenly spread runs of `rows` neighbouring URLs; `phase`, from 0 to 1, shifts their begins.
+        has `blocks` evenly spread runs of `rows` neighbouring URLs; `phase`, from 0 to 1, shifts where they begin.
         """
 
     async def dated_to(self) -> int | None:
-        """The id of the URL up to which every ended visit has a date for the next; None: all have."""
+        """The id of a URL up to which each visited URL has a date for its next visit; None: all have one."""
 
     async def undated(self, *, after: int, rows: int) -> tuple[list[UndatedPage], int | None]:
-        """The URLs without a date among the `rows` ids after `after`, and where to go on, None at the end."""
+        """The URLs without a date among the `rows` ids after `after`, and the next `after`, None at the end."""
 
     async def put_dates(self, dates: Sequence[tuple[int, float]], *, dated_to: int | None) -> None:
-        """Store dates of URLs (by id) that still have none, and up to which URL all have one."""
+        """Store dates for URLs (by id) that still have none, and the value for `dated_to`."""
 
     async def store_value(self, name: str, value: bytes) -> None:
-        """Store a value of the engine, in place of the last one of that name."""
+        """Store a value of the engine, which replaces the last one of that name."""
 
     async def stored_value(self, name: str) -> bytes | None:
-        """The value of that name."""
+        """The value of that name; None if there is none."""
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
-        """Store states of output files without a settlement, of a new or renamed file."""
+        """Store the states of new or renamed output files, outside a settlement."""
 
     async def lose_file(self, sink: str, name: str) -> dict[int, int]:
         """Mark an output file as LOST, and queue again the URLs whose last record, content or line in pages/ was in it.
 
-        Their attempts start over and their requests have no conditions. Denied URLs stay denied. Returns host id →
-        number of URLs. It runs in slices; after a crash the next `open` finishes it.
+        Their attempts begin at 1 again, and their requests have no conditions. Denied URLs stay denied. Returns host id
+        → number of URLs. It runs in slices; after a crash the next `open` finishes it.
         """
 
     async def clear_restored(self) -> None:
@@ -311,7 +311,7 @@ class Frontier(Protocol):
         """Up to `limit` URLs of a host in state QUEUED or DENIED, by (priority, depth, age), from after `after` on."""
 
     async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
-        """Queue denied URLs that the rules now allow; others stay as they are. Returns host id → number of URLs."""
+        """Queue denied URLs that the rules now allow; others do not change. Returns host id → number of URLs."""
 
     async def blocks(self) -> list[BlockedHost]:
         """All blocks, by name."""
@@ -323,24 +323,24 @@ class Frontier(Protocol):
         """Remove a block. Returns whether there was one."""
 
     async def robots_body(self, host_id: int) -> bytes | None:
-        """The text of a host's robots.txt, which no HostRow has. Settling a RobotsRecord with verdict "rules" and
-        without body does not change it.
+        """The text of a host's robots.txt, which no HostRow has. To settle a RobotsRecord with verdict "rules" and
+        without body does not change the text.
         """
 
     async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
         """Deny those URLs of a host, by id, that are still queued. Returns their number."""
 
     async def judge_by(self, rules: str) -> list[int]:
-        """Store the fingerprint of the rules by which URLs are judged from now on. If it is another one, every host is
-        to be reevaluated: returns the ids of all hosts.
+        """Store the fingerprint of the rules by which URLs are judged from now on. If it changed, all hosts must be
+        re-evaluated, and their ids are returned.
         """
 
     async def reevaluation_mark(self, host_id: int) -> int:
         """The mark to pass to `reevaluated`, read before the first URL is judged; 0: there is nothing to reevaluate."""
 
     async def reevaluated(self, host_id: int, mark: int) -> None:
-        """All URLs of the host are judged by the rules in force when the mark was read. If other rules came since, the
-        host is still to be reevaluated.
+        """Record that all URLs of the host were judged by the rules that were valid when the mark was read. If the
+        rules have changed since then, the host must still be re-evaluated.
         """
 
     async def make_suspects(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:

@@ -206,7 +206,7 @@ class Monitor:
         self.history = self._rates.history
 
     async def sample(self) -> float:
-        """Read the store's counts, and sample the rates. Return by how many seconds this is late."""
+        """Read the store's counts, and sample the rates. Return the seconds by which the call is late."""
         self._totals = await self._frontier.totals()
         return self._rates.sample(self._pool_stats(), self._totals.queued)
 

@@ -32,7 +32,7 @@ def blocked_name(text: str) -> str:
 
 
 class Blocklist:
-    """The blocks in force, by name."""
+    """The current blocks, by name."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, BlockedHost] = {}

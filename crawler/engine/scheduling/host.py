@@ -101,7 +101,7 @@ class PolitenessKey:
     reservation: "AddressQueue | None" = None  # of the address that is reserved for its next lease
 
     def ended(self, mono: float) -> None:
-        """A request ended, with whatever result: the delay runs from `mono`."""
+        """Start the delay after a request that ended at `mono` with any result."""
         self.politeness = self.politeness.ended(mono, delay_s=max(self.delay_s, self.adaptive_s))
         self.last_end_mono = mono
 

@@ -62,7 +62,7 @@ class AddressRateLimiter:
         return opens
 
     def leave(self, address: str) -> None:
-        """A request to the address ended, with whatever result."""
+        """End a request to the address, with any result."""
         now = self._clock.mono()
         state = self._states[address].ended(now, delay_s=self._delay_s)
         self._states[address] = state

@@ -1,6 +1,6 @@
-"""Issues leases of queued URLs, each as soon as politeness allows, and takes them back when they end.
+"""The scheduler: issues leases of queued URLs, each as soon as politeness allows, and takes them back when they end.
 
-Politeness keys wait in the ready queue until they may be requested: no worker ever sleeps for politeness. The lease
+Politeness keys wait in the ready queue until they may be requested, so that no worker sleeps for politeness. The lease
 selection then chooses one of the key's hosts.
 
 A worker takes a lease from `queue`. Before each request it calls `may_send`, after it `host_table.learn_result`, and at
@@ -38,7 +38,7 @@ from crawler.frontier.base import Frontier, Receipt, Recovered
 
 
 class Scheduler:
-    """Puts leases into `queue`, no more than it takes. Sets `quiet` when there may be nothing left to do."""
+    """Puts leases into `queue` while it has room. Sets `quiet` when there may be nothing left to do."""
 
     def __init__(
         self,
@@ -100,11 +100,11 @@ class Scheduler:
 
     @property
     def address_limiter(self) -> AddressRateLimiter:
-        """Every request enters its address here, and leaves it."""
+        """The rate limiter of addresses, which every request enters and leaves."""
         return self._ready_queue.address_limiter
 
     def load(self, recovered: Recovered, *, same_delays: bool) -> None:
-        """Take over what the store knew. `same_delays`: the earlier run kept to the options of this one."""
+        """Take over the contents of the store. `same_delays`: the earlier run had the same politeness options."""
         self.host_table.load(recovered, same_delays=same_delays)
         self.url_limits.first_attempts = recovered.counters.urls_fetched
         if recovered.hosts:
@@ -117,8 +117,8 @@ class Scheduler:
             self._lease_selection.schedule_host(host)
 
     def reconfigure(self, options: EngineConfiguration, suspects: Iterable[int]) -> None:
-        """Put other options in force. `suspects` are the hosts that have suspects, as far as is known before their
-        templates are loaded again.
+        """Apply new options. `suspects` are the hosts that are assumed to have suspects until their templates are
+        loaded again.
         """
         self.host_table.reconfigure(options.politeness)
         self.url_limits.reconfigure(options.scope)
@@ -133,7 +133,7 @@ class Scheduler:
         self._wake.set()
 
     def blocklist_changed(self) -> int:
-        """The blocklist changed: hosts that it covers get no leases, others go on. Returns how many changed."""
+        """Apply a changed blocklist: hosts that it covers have no leases from now on. Returns how many changed."""
         changed = self.host_table.apply_blocklist()
         for host in changed:
             self._lease_selection.schedule_host(host)
@@ -141,7 +141,7 @@ class Scheduler:
         return len(changed)
 
     def clock_was_set(self, step_s: float) -> None:
-        """The wall clock was set by `step_s`. URLs that became due by this are queued; politeness spreads them."""
+        """Adapt to a wall clock that was set by `step_s`. URLs that are due now are queued; politeness spreads them."""
         self.host_table.clock_was_set(step_s)
         if step_s < 0:
             self.due_urls.clock_set_back()
@@ -180,15 +180,15 @@ class Scheduler:
         self._wake.set()
 
     def wake(self) -> None:
-        """Look again whether leases can be issued: something else changed."""
+        """Have the loop check again whether leases can be issued, after a change elsewhere."""
         self._wake.set()
 
     def _due_s(self) -> float:
-        """Seconds until URLs are to be queued that wait for a retry or a revisit."""
+        """Seconds until the next URL that waits for a retry or a revisit is to be queued."""
         return NEVER if self.paused else self.due_urls.wait_s()
 
     async def _lease_ready(self) -> float:
-        """Issue a lease of every key that is due. Returns the seconds until the next key is."""
+        """Issue a lease for every key that is due. Returns the seconds until the next key is due."""
         while not self.stopping and not self.paused:
             closed_s = self.crawl_rate_limiter.closed_s()
             if closed_s > 0:
@@ -211,8 +211,8 @@ class Scheduler:
     # -- one lease, in the order of its life
 
     def may_send(self, lease: Lease, *, first: bool) -> bool:
-        """Whether the next request of a lease may leave; `first`: none of it has left yet. What holds requests back may
-        have begun since the lease was issued: a back-off, a Crawl-delay, the end of the hours.
+        """Whether the next request of a lease may be sent; `first`: none was sent before. A back-off, a Crawl-delay or
+        closed hours may have begun after the lease was issued.
         """
         if self.stopping or self.paused or (self.host_table.outage.is_on and lease.id != self._probe_id):
             return False
@@ -236,8 +236,8 @@ class Scheduler:
         began: bool = True,
         closed: AddressNotReady | None = None,
     ) -> None:
-        """The last request of a lease ended; `unfinished` tasks go back. `began`: at least one request left. `closed`:
-        the address of the next one was closed.
+        """End a lease after its last request. `unfinished` tasks go back where they came from. `began`: at least one
+        request was sent. `closed`: the address of the next request was not open.
         """
         host = self.host_table.hosts[lease.host_id]
         key = self._key_of(lease, host)
@@ -269,7 +269,7 @@ class Scheduler:
                 self._quiet.set()
 
     def _wait_for_address(self, lease: Lease, host: Host, key: PolitenessKey, closed: AddressNotReady) -> None:
-        """Remember where the host lives, so that its next lease is issued when that address is open."""
+        """Remember the address of the host, so that its next lease is issued when that address is open."""
         if lease.tasks[0].id == 0:
             key.auxiliary_open_mono = NEVER  # until the address is reserved for the key
             self._ready_queue.wait_for_address(key, closed.address, closed.until_mono)
@@ -279,7 +279,7 @@ class Scheduler:
             host.peer = closed.address
 
     def visit_stored(self, settlement: Settlement, new_links: Sequence[tuple[int, int, str]] = ()) -> None:
-        """A visit is in the store. `new_links` were first found on its page, if that is a suspect's."""
+        """Count a stored visit. `new_links`: URLs that were first found on its page, if the URL was a suspect."""
         host, task = self.host_table.hosts[settlement.host_id], settlement.task
         if task.id == 0:
             if settlement.robots is not None and settlement.robots.body is not None:
@@ -313,7 +313,7 @@ class Scheduler:
     # -- what hosts have to do
 
     def discoveries_stored(self, receipt: Receipt) -> None:
-        """Discoveries are in the store: there may be new hosts, and known ones may have more to do."""
+        """Schedule the hosts of stored discoveries: new hosts, and known hosts with new URLs."""
         self.host_table.admit([replace(row, queued=0) for row in receipt.hosts])
         for host_id, count in receipt.queued.items():
             host = self.host_table.hosts[host_id]
