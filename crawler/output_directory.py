@@ -1,8 +1,8 @@
 """The output directory of a crawl: whether it can be used, the paths of its files, and whether a crawl runs there.
 
-run.json is written at each start and reload; by it other programs find the files of the crawl and the rules in force. A
+run.json is written at each start and reload; by it other programs find the files of the crawl and the current rules. A
 link in the runtime directory leads from the configuration to it. A directory that was moved still belongs to its crawl;
-a copy is a crawl of its own, whatever the copied run.json says.
+a copy is a crawl of its own, even though the copied run.json names the first one.
 
 Invariants: reading takes no lock, so that a crawl may start at any moment. A link is a hint: it counts only if a crawl
 with this configuration runs where it leads to.
@@ -218,7 +218,7 @@ def lock_owner(frontier: Path) -> int | None:
 
 
 def write_run_file(paths: CrawlPaths, *, run_id: str, configuration: str | None, rules: Rules) -> None:
-    """Write run.json, by which `--output DIR` finds the daemon, its logs and the rules in force. Called again when
+    """Write run.json, by which `--output DIR` finds the daemon, its logs and the current rules. Called again when
     these change (a reload). Raises OSError.
     """
     path = paths.output / "run.json"

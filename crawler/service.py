@@ -1,8 +1,8 @@
-"""What stands around a running crawl: its status, the control socket and what its commands do, the reload of its
-configuration. Part of the composition root.
+"""The service around a running crawl: status, control socket with its commands, and reload of the configuration. Part
+of the composition root.
 
-It decides nothing about the crawl. Invariants: whatever is opened here is closed again, also when the crawl fails;
-whatever is wrong with a changed configuration, the one in force stays whole.
+It decides nothing about the crawl. Invariants: all that is opened here is closed again, also when the crawl fails. If
+anything is wrong with a changed configuration, no part of it is applied.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ from crawler.settings.loading import Loaded
 from crawler.settings.settings import Changes, Mode, Settings, changes, keeping, masked
 
 ATTEMPTS_SHOWN = 20  # of a host, on the status page
-LAG_LOGGED_FROM_S = 0.5  # an event loop that was late by more is worth a line in the log
+LAG_LOGGED_FROM_S = 0.5  # an event loop that was late by more is logged
 
 
 class WebServes(Protocol):
@@ -117,7 +117,7 @@ class Service:
         return [one for one in warnings if one["event"] != Event.RELOAD_FAILED or str(one["ts"]) > succeeded]
 
     def _bounded(self) -> list[Bounded]:
-        """What is held in memory, and its limit."""
+        """The sizes of what is kept in memory, each with its limit."""
         return [
             *self._engine.bounded(),
             Bounded("log lines", "bytes", self._logs.pending_bytes, 2 * PENDING_LIMIT),
@@ -125,7 +125,7 @@ class Service:
         ]
 
     def status(self) -> Mapping[str, Any]:
-        """The whole status, as JSON holds it."""
+        """The whole status, in the form of its JSON."""
         beside = {
             "memory": [asdict(one) for one in self._bounded()],
             "warnings": self._warnings(),
@@ -140,7 +140,7 @@ class Service:
         }
 
     def metrics(self) -> str:
-        """In Prometheus's text format."""
+        """The metrics in Prometheus's text format."""
         return exposition(
             self._engine.monitor.status(),
             self._engine.meters,
@@ -213,7 +213,7 @@ class Service:
 
 
 class Reloader:
-    """`settings` are in force. `read_again` loads the configuration as at the start; None where there is no file."""
+    """`settings` are the current ones. `read_again` loads the configuration as at the start; None: there is no file."""
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ class Reloader:
         async with self._lock:
             if not dry_run:  # logrotate may have moved the files, even if the configuration is refused
                 self._logs.reload(self.settings.log_options())
-            new, found = _in_force(self.settings, await self._read(dry_run))
+            new, found = _reloadable(self.settings, await self._read(dry_run))
             options = new.engine_configuration(self._mode)
             seeds = len(self._engine.new_seeds(options))
             result = self._differences(new, found) | {"new_seeds": seeds, "dry_run": dry_run}
@@ -251,12 +251,12 @@ class Reloader:
             except FrontierFull as error:
                 raise self._refused(f"the store cannot take it: {error}", Exit.IO) from None
             except (OSError, LocalProtocolError) as error:
-                raise self._refused(str(error), Exit.CONFIGURATION, "\nthe configuration in force stays") from None
-            self._brought_into_force(new, found)
+                raise self._refused(str(error), Exit.CONFIGURATION, "\nthe current configuration stays") from None
+            self._applied(new, found)
             return result
 
     async def on_hangup(self) -> None:
-        """What SIGHUP does: a reload whose result is in the log alone."""
+        """Reload after SIGHUP. The result is only in the log."""
         try:
             await self.reload()
         except CommandRefused:
@@ -271,7 +271,7 @@ class Reloader:
             if not dry_run:
                 self._failed(error.problems)
             details = {"problems": [_fields_of(problem) for problem in error.problems]}
-            raise CommandRefused(f"{error}\nthe configuration in force stays", Exit.CONFIGURATION, details) from None
+            raise CommandRefused(f"{error}\nthe current configuration stays", Exit.CONFIGURATION, details) from None
 
     def _refused(self, message: str, exit_code: int, hint: str = "") -> CommandRefused:
         self._failed([Problem("", 0, 0, message)])
@@ -290,7 +290,7 @@ class Reloader:
             "needs_restart": list(found.restart),
         }
 
-    def _brought_into_force(self, new: Settings, found: Changes) -> None:
+    def _applied(self, new: Settings, found: Changes) -> None:
         self._logs.reload(new.log_options())
         self.settings = new
         self.last_succeeded = True
@@ -303,8 +303,8 @@ class Reloader:
             self._logs.event(Event.DISK_LOW, path=output, free_bytes=0, min_free_bytes=0, detail=str(error))
 
 
-def _in_force(old: Settings, new: Settings) -> tuple[Settings, Changes]:
-    """The settings after a reload, with the old values of keys that need a restart, and the differences to `old`."""
+def _reloadable(old: Settings, new: Settings) -> tuple[Settings, Changes]:
+    """The settings that a reload applies: `new`, except keys that need a restart; and the differences from `old`."""
     found = changes(old, new)
     new = keeping(old, new, found.restart)
     if new.robots_token != old.robots_token:  # from another user_agent: rules are parsed for the one at the start

@@ -36,7 +36,7 @@ class Reloads(Protocol):
     """Brings a changed configuration into force, or says why not."""
 
     async def reload(self, *, dry_run: bool) -> Mapping[str, object]:
-        """What changed, or would change. Raises CommandRefused: the configuration in force then stays."""
+        """What changed, or would change. Raises CommandRefused: the current configuration then stays."""
 
 
 class Commands:

@@ -64,7 +64,7 @@ def config_group() -> None:
 @click.option("--origin", is_flag=True, help="Say where each value came from.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a key.")
 def show(config: Path | None, overrides: tuple[str, ...], default: bool, origin: bool, as_json: bool) -> int:
-    """Print the values in force; secrets are masked."""
+    """Print the effective values; secrets are masked."""
     if default:
         from crawler.settings.schema import example_text
 

@@ -198,7 +198,7 @@ def reload(config: Path | None, overrides: tuple[str, ...], output: Path | None,
     """Have the daemon read its configuration again. It comes into force whole, or not at all.
 
     -c and --output only find the daemon: it reads the file, and the -o, that it was started with. Exit code 78 if the
-    file is wrong: the configuration in force then stays, and the daemon's log says so.
+    file is wrong: the current configuration then stays, and the daemon's log says so.
     """
     config, output = default_crawl(config, overrides, output, changes=True, here=True)
     try:

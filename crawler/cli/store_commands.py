@@ -1,8 +1,8 @@
 """Commands on the store: add, requeue and forget change what is to be fetched; backup, export and verify read it.
 
-Those that change it go through the control socket of a running crawl. While none runs they open the store themselves,
-and a crawl that starts meanwhile has to wait; what each does is in `engine/operations.py`. Those that read it work at
-any time. Invariant: a change prints the same text and leaves the same store whether a crawl runs or not.
+Commands that change the store use the control socket of a running crawl. If none runs, they open the store themselves,
+and a crawl that is started then must wait; the changes are in `engine/operations.py`. Commands that read the store work
+at any time. Invariant: a change prints the same text, and results in the same store, whether a crawl runs or not.
 """
 
 import asyncio

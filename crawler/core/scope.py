@@ -66,7 +66,7 @@ _GLOB: Final = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 class Scope:
-    """The scope rules in force. `seed_hosts`: the hosts of the seeds and those added by redirects of seeds."""
+    """The current scope rules. `seed_hosts`: the hosts of the seeds and those added by redirects of seeds."""
 
     __slots__ = ("_domains", "_exact", "_exclude", "_include", "_mode", "_suffixes", "options", "seed_hosts", "traps")
 

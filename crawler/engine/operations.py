@@ -1,8 +1,8 @@
-"""What operators do to a store, the same whether a crawl runs or not: add, queue again, forget, release suspects.
+"""Operations of operators on a store: add URLs, queue them again, forget them, release suspects.
 
-While a crawl runs, the scheduler is updated with the store.
-Invariant: what a change took out of the store is in no buffer any more; what is in flight at that moment is finished,
-and the store lists its record.
+They are the same whether a crawl runs or not. While a crawl runs, the scheduler is updated as well.
+Invariant: a URL that an operation removed from the store is in no buffer any more. If its request is in flight at that
+moment, it is finished, and the store lists its record.
 """
 
 import re
@@ -17,18 +17,18 @@ from crawler.core.url import UrlError, key_of, parse_seed
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import Batch, EndedWith, Forgotten, Frontier, Receipt
 
-ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # what `requeue` may name
+ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # the words that `requeue` accepts
 MAX_PRIORITY: Final = 1_000_000
-RELEASED_AT_ONCE: Final = 5_000  # suspects a transaction: other calls wait for one of these
+RELEASED_AT_ONCE: Final = 5_000  # suspects of one transaction, for which other calls wait
 FORGOTTEN_RULE: Final = "it was taken down by `crawler forget`, for good"
 _IS_URL: Final = re.compile(r"[/\\?#@]")
 _NO_STATUS: Final = '{!r} is neither a status code nor a class such as "4xx"'
 
 
 def judge_added(texts: Iterable[str], scope: Scope, priority: int) -> tuple[list[Discovered], list[dict[str, str]]]:
-    """Judge URLs to be added as seeds are judged: any host is allowed, exclude patterns hold.
+    """Judge URLs to be added by the rules for seeds: any host is allowed, but exclude patterns apply.
 
-    Return those to add, and the refused ones with `url`, `reason` and `rule`.
+    Return the URLs to add, and the refused ones with `url`, `reason` and `rule`.
     """
     found: list[Discovered] = []
     refused: list[dict[str, str]] = []
@@ -48,7 +48,7 @@ def judge_added(texts: Iterable[str], scope: Scope, priority: int) -> tuple[list
 
 @dataclass(frozen=True, slots=True)
 class TakedownTarget:
-    """What a takedown names: one URL, or every URL of `host` if `url` is None."""
+    """The target of a takedown: one URL, or every URL of `host` if `url` is None."""
 
     host: str
     url: str | None = None
@@ -86,8 +86,8 @@ def takedown_result(target: TakedownTarget, erased: Forgotten, hosts: Iterable[s
 async def add(
     frontier: Frontier, found: Sequence[Discovered], refused: Sequence[dict[str, str]], now: float
 ) -> tuple[Receipt, dict[str, object]]:
-    """Store what `judge_added` allowed. Return the receipt, and the result for the operator. What was taken down before
-    is refused.
+    """Store the URLs that `judge_added` allowed. URLs that were taken down before are refused. Return the receipt, and
+    the result for the operator.
     """
     receipt = await frontier.add(found, now=now)
     known = [one for one, is_new in zip(found, receipt.links_new, strict=True) if not is_new]
@@ -98,7 +98,7 @@ async def add(
 
 
 def parse_endings(errors: Sequence[str], statuses: Sequence[str]) -> EndedWith:
-    """Parse what `requeue` names: error_types and deny_reasons, and statuses as "404" or "5xx".
+    """Parse the words of `requeue`: error_types and deny_reasons, and statuses such as "404" or "5xx".
 
     Raises ValueError, with a message for people, if a name is unknown or none is given.
     """
@@ -143,7 +143,9 @@ def drop_forgotten(scheduler: Scheduler, erased: Forgotten) -> None:
 async def release(
     frontier: Frontier, host_ids: Collection[int], template: str | None, now: float
 ) -> tuple[dict[str, int], dict[int, int]]:
-    """Queue suspects of hosts for good: those of one template, or all. Return how many by template, and by host id."""
+    """Release suspects of hosts: queue those of one template, or all, and hold none back again. Return their numbers by
+    template and by host id.
+    """
     rows: list[TemplateRow] = []
     queued: dict[str, int] = {}
     by_host: dict[int, int] = {}

@@ -103,7 +103,7 @@ def test_a_reload_comes_into_force_whole_or_not_at_all(server: Nginx, tmp_path: 
         refused = tell(crawl, "reload")
         assert refused.code == 78
         assert 'unknown section "scoop"' in refused.stderr
-        assert "the configuration in force stays" in refused.stderr
+        assert "the current configuration stays" in refused.stderr
         assert "last warnings\n" in tell(crawl, "status").stdout
         assert "reload_failed" in tell(crawl, "status").stdout
         configured(server, tmp_path, WWW, politeness=slow, scope={"exclude": ["/gz/**"]}, engine={"workers": 3})

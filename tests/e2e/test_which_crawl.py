@@ -82,7 +82,7 @@ def test_a_mistake_in_the_file_locks_nobody_out(steered: tuple[Steered, subproce
     refused = one.tell("reload")
     assert (refused.code, refused.stdout) == (78, "")
     assert f"{one.crawl.config}:{line}:" in refused.stderr
-    assert "the configuration in force stays" in refused.stderr
+    assert "the current configuration stays" in refused.stderr
     assert wait_until(lambda: len(one.events("reload_failed")) == 2, process)  # a line for each mistake
     assert one.events("reload_failed")[0]["line"] == line
     one.write(one.text + "[broken\n")

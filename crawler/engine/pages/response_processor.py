@@ -1,6 +1,6 @@
-"""Response processing: the outcome of a request, the URLs a response leads to, and what is recorded of it.
+"""Response processing: the outcome of a request, the URLs that a response leads to, and the facts that are recorded.
 
-Synchronous and without I/O, so that a large page can be processed in a thread.
+It is synchronous and without I/O, so that a large page can be processed in a thread.
 """
 
 import asyncio
@@ -45,21 +45,21 @@ T = TypeVar("T")
 
 # A page of this size takes 2 ms to parse. Larger ones are processed in a thread, so that the event loop is not blocked.
 LARGE_BYTES: Final = 512 * 1024
-# Until it is committed, a large page takes ten times its size (text, links, discoveries). More at once than there are
-# cores would only take memory.
+# Until it is committed, a large page takes ten times its size in memory (text, links, discoveries). To process more of
+# them at once than there are cores would only take more memory.
 LARGE_AT_ONCE: Final = 2
-_XML_FACTOR: Final = 8  # parsing XML takes so many times longer
+_XML_FACTOR: Final = 8  # to parse XML takes so many times longer
 # Pages compress to a fifth, some to a thirtieth: a coded page below LARGE_BYTES / 32 is not large when decoded.
 _CODED_FACTOR: Final = 32
 
 
 async def off_loop_if_large(outcome: Outcome, work: Callable[[], T]) -> T:
-    """Return the result of `work`, which processes `outcome`: in a thread if that takes long."""
+    """Return the result of `work`, which processes `outcome`. It is called in a thread if that takes long."""
     return await asyncio.to_thread(work) if is_large(outcome) else work()
 
 
 def is_large(outcome: Outcome, *, is_url_list: bool = False) -> bool:
-    """Whether processing takes so long that a thread is to do it.
+    """Whether processing takes so long that it must be done in a thread.
 
     A coded body may be many times as large when decoded. A sitemap takes five times as long as HTML, and may be gzip
     without a Content-Encoding.
@@ -77,7 +77,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 URL_LIST_KINDS: Final = frozenset((TaskKind.SITEMAP, TaskKind.FEED))
 _URL_LIST_TYPES: Final = FEED_TYPES | {"application/xml", "text/xml"}
 _FEEDS_A_HOST: Final = 16
-_FEED_HOSTS: Final = 65_536  # hosts whose feeds are counted; beyond, all counts begin again
+_FEED_HOSTS: Final = 65_536  # hosts whose feeds are counted; when there are more, all counts are reset
 MAX_OUT_OF_SCOPE: Final = 8_192
 _HTML: Final = frozenset({"text/html", XHTML})
 MAX_HOP_PATH: Final = 64  # last letters of hop_path that are kept
@@ -94,9 +94,9 @@ class SkippedLink:
 
 
 class OutOfScopeLinks:
-    """Links that were refused lately because their host is out of scope, by URL.
+    """A cache of links, by URL, that were refused because their host is out of scope.
 
-    Pages of a site share such links. Whether a plain link's host is in scope does not depend on depth or hops.
+    Pages of a site share such links. Whether the host of a plain link is in scope depends on neither depth nor hops.
     """
 
     def __init__(self) -> None:
@@ -104,9 +104,9 @@ class OutOfScopeLinks:
         self._links: dict[str, SkippedLink] = {}
 
     def under(self, scope: Scope) -> dict[str, SkippedLink]:
-        """Return the links that this scope refused, to be looked up and added to.
+        """Return the links that this scope refused, for the caller to look up and to add to.
 
-        It is emptied when it is full: then links are judged again.
+        The cache is emptied when it is full; links are then judged again.
         """
         if scope is not self._scope or len(self._links) >= MAX_OUT_OF_SCOPE:
             self._scope, self._links = scope, {}
@@ -117,7 +117,7 @@ class OutOfScopeLinks:
 class ProcessedResponse:
     """The result of processing one response.
 
-    `outcome` is the one that was given, or the one found by processing: a decompression bomb is an error.
+    `outcome` is the one before processing, or another one found by it: a decompression bomb is an error.
     """
 
     outcome: Outcome
@@ -132,10 +132,10 @@ class ProcessedResponse:
 
 
 class ResponseProcessor:
-    """Processes responses: `process` parses one, perhaps in a thread, `judge_links` judges its links on the event loop.
+    """Processes responses: `process` parses one, perhaps in a thread; `judge_links` judges its links on the event loop.
 
-    `recent_keys` are keys of URLs that the store got lately: their links are left out. `in_links` counts links for
-    revisits; None without revisits. Only `judge_links` uses either.
+    `recent_keys` has the keys of recently stored URLs, whose links are left out. `in_links` counts links for revisits;
+    None without revisits. Only `judge_links` uses the two.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class ResponseProcessor:
         self._recent_keys = recent_keys
         self._out_of_scope = OutOfScopeLinks()
         self._urls = RecentUrls()  # some URLs of `recent_keys`: looked up before the key is computed
-        # Where links are counted for revisits, none may be left out.
+        # If links are counted for revisits, none may be left out.
         self._known = KnownLinks(self._urls if in_links is None else ())
         self._in_links = in_links
         self._feeds: Counter[str] = Counter()
@@ -165,11 +165,11 @@ class ResponseProcessor:
 
     @property
     def recent_keys_bytes(self) -> int:
-        """Memory that the recent keys take, the same at any time."""
+        """Memory of the recent keys, which is constant."""
         return self._recent_keys.size_bytes
 
     def outcome_of(self, task: Task, result: FetchResult) -> Outcome:
-        """Classify the result of a request: a redirect, a 304 to a conditional request, or as it is."""
+        """Classify the result of a request: a redirect, a 304 to a conditional request, or the result itself."""
         if isinstance(result, Failed):
             return result
         status = result.head.status_code
@@ -185,9 +185,9 @@ class ResponseProcessor:
     def process(
         self, task: Task, outcome: Outcome, *, on_loop: bool = True, fingerprinted: bool = False
     ) -> tuple[ProcessedResponse, list[Link]]:
-        """Hash, decode and parse a response: the costly half. Returns the links found beside the rest.
+        """Hash, decode and parse a response, which is the slower half. Returns the links separately.
 
-        `on_loop` must be False in a thread; on the event loop, links that are known to be stored are left out.
+        `on_loop` must be False in a thread. On the event loop, links that are known to be stored are left out.
         `fingerprinted`: compute the fingerprint of an HTML page.
         """
         processed = ProcessedResponse(outcome)
