@@ -1,4 +1,4 @@
-"""A crawl from start to end: its tasks, why it ends, and how they stop.
+"""A crawl from start to end: its tasks, the reasons for its end, and how the tasks stop.
 
 All tasks run in one TaskGroup, so that a bug in one ends the process. Draining only saves work: because of recovery at
 the next start, a stop is correct at any instant.
@@ -30,16 +30,17 @@ _FINISH_S: Final = 5.0  # for the last commit, if draining took all of `drain_s`
 
 
 class StepWatch:
-    """Notices that the wall clock was set, by comparing it with the monotonic clock from its making on."""
+    """Detects that the wall clock was set, by comparing it with the monotonic clock."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._ahead_s = clock.now() - clock.mono()
 
     def step_s(self) -> float:
-        """By how many seconds the wall clock was set since the last call: above 0 forward, below 0 back, 0 not.
+        """Seconds by which the wall clock was set since the last call: positive forward, negative back, 0 if it was
+        not.
 
-        A machine that slept looks like a step forward: CLOCK_MONOTONIC stands still meanwhile.
+        After a suspend of the machine it looks like a step forward, because CLOCK_MONOTONIC stands still meanwhile.
         """
         ahead_s = self._clock.now() - self._clock.mono()
         step_s = ahead_s - self._ahead_s
@@ -81,10 +82,10 @@ class Crawl:
         self._quiet = quiet
         self._background = (reevaluation.run, rounds.run, scheduler.revisits.run, *background)
         self._stop: StoppedBy | None = None
-        self.disk_reason = ""  # why nothing can be stored, as long as nothing can
+        self.disk_reason = ""  # why nothing can be stored; "" if it can
         self._disk_mono = 0.0  # since when
         self.is_held = False  # paused by the operator
-        self.is_lingering = False  # it waits for what is due within `engine.linger_s`
+        self.is_lingering = False  # it waits for URLs that are due within `engine.linger_s`
         self._has_ended = False
 
     @property
@@ -111,12 +112,12 @@ class Crawl:
         self._quiet.set()
 
     def disk(self, reason: str | None) -> None:
-        """Pause while nothing can be written; None: go on."""
+        """Pause while nothing can be written, for `reason`; None: continue."""
         self.disk_reason, self._disk_mono = reason or "", self._clock.mono()
         self._pause_or_go_on()
 
     def hold(self, held: bool) -> None:
-        """Pause for the operator: no request begins, what is in flight is finished. False: go on."""
+        """Pause for the operator: no request begins, requests in flight are finished. False: continue."""
         self.is_held = held
         self._pause_or_go_on()
 

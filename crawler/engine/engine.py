@@ -87,7 +87,7 @@ class CrawlClient(Fetches, Protocol):
 
 
 class MakesClient(Protocol):
-    """Makes the client: it enters `address_limiter` before each request, checks `permits`, keeps to `bandwidth`."""
+    """Makes the client, which enters `address_limiter` before each request, checks `permits` and obeys `bandwidth`."""
 
     def __call__(
         self, *, address_limiter: AddressRateLimit, permits: Callable[[Origin], bool], bandwidth: Bandwidth
@@ -95,7 +95,9 @@ class MakesClient(Protocol):
 
 
 class Engine:
-    """Build it inside the running event loop, with a frontier that is open. `open`, then `run`, then `close`."""
+    """One crawl and its parts. Build it inside the running event loop with an open frontier. Call `open`, then `run`,
+    then `close`.
+    """
 
     def __init__(
         self,
@@ -239,7 +241,7 @@ class Engine:
         """Load what the frontier recovered, open the output files, and store the seeds.
 
         `same_delays`: the run before had the same politeness options. Return messages about seeds that the scope
-        refuses, and about seeds that were taken down. Raises what opening a sink raises.
+        refuses, and about seeds that were taken down. Raises the errors of opening a sink.
         """
         recovery = await self.committer.open(recovered.sink_files, is_restored=recovered.is_restored)
         self._observer.recovered(recovered, recovery)
@@ -267,7 +269,7 @@ class Engine:
         return await self.crawl.run()
 
     def drain(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
-        """Finish what is in flight, then end."""
+        """Finish the requests in flight, then end."""
         self.crawl.drain(reason)
 
     async def close(self) -> list[str]:
@@ -301,9 +303,9 @@ class Engine:
     # -- other options
 
     async def reconfigure(self, options: EngineConfiguration) -> None:
-        """Apply other options; those that need a restart must be unchanged.
+        """Apply new options. Options that need a restart must be unchanged.
 
-        Raises OSError, LocalProtocolError and FrontierFull: then the former ones remain.
+        Raises OSError, LocalProtocolError and FrontierFull: the former options then stay.
         """
         generation = self.client.prepare(options.client)
         receipt = None
@@ -317,7 +319,7 @@ class Engine:
             if generation is not None:
                 await generation.close()
             raise
-        # Not before: during the calls of the store, a seed's redirect may have added a host to the scope.
+        # Only now: during the calls of the store, the redirect of a seed may have added a host to the scope.
         self.url_policy.scope = self._scope_under(options)
         self.url_policy.obey = options.obeys_robots
         self.processor.reconfigure(options)
@@ -334,13 +336,13 @@ class Engine:
         self.options = options
 
     def new_seeds(self, options: EngineConfiguration) -> list[Discovered]:
-        """The seeds that other options add, without those that their scope refuses."""
+        """The seeds that new options add, without those that the new scope refuses."""
         scope, before = self._scope_under(options), set(self.options.seeds)
         seeds = [one for text, one in zip(options.seeds, _seeds_of(options), strict=True) if text not in before]
         return [one for one in seeds if _judge_seed(one, scope) is None]
 
     async def preview(self, options: EngineConfiguration) -> dict[str, object]:
-        """Which known hosts the scope of other options would add and remove, and how many URLs that changes."""
+        """The known hosts that the scope of new options would add and remove, and how many URLs that would change."""
         old, new = self.url_policy.scope, self._scope_under(options)
         if new is old:
             return {"scope_changes": False}
@@ -357,20 +359,20 @@ class Engine:
         }
 
     def _scope_under(self, new: EngineConfiguration) -> Scope:
-        """The scope by other options; hosts that seeds' redirects added remain in it."""
+        """The scope of new options, with the hosts that redirects of seeds added."""
         scope, old = self.url_policy.scope, self.options
         if (old.scope, old.traps, old.seed_hosts) == (new.scope, new.traps, new.seed_hosts):
             return scope
         return Scope(new.scope, new.seed_hosts | (scope.seed_hosts - old.seed_hosts), new.traps)
 
-    # -- how it stands
+    # -- status
 
     def status(self) -> Status:
         """The status now."""
         return self.monitor.status()
 
     def bounded(self) -> list[Bounded]:
-        """What the parts hold in memory, and the limits of that."""
+        """The sizes of the parts in memory, with their limits."""
         buffered = sum(len(host.buffer) for host in self.host_table.hosts.values())
         recent_keys_bytes = self.processor.recent_keys_bytes
         return [
@@ -384,7 +386,7 @@ class Engine:
 
 
 def _utc_offset_s(at: float) -> float:
-    """By how many seconds the machine's local clock (TZ, /etc/localtime) is ahead of UTC at a time (UTC)."""
+    """Seconds by which the machine's local time (TZ, /etc/localtime) is ahead of UTC at a time (UTC)."""
     return float(time.localtime(at).tm_gmtoff)
 
 

@@ -30,23 +30,23 @@ class Visited:
 
     @property
     def held_bytes(self) -> int:
-        """Memory that it takes, estimated."""
+        """An estimate of its memory."""
         response = response_of(self.settlement.outcome)
         body = 0 if response is None else len(response.raw_head) + response.raw_body.size
         return 512 + body + _BYTES_A_DISCOVERY * len(self.settlement.discovered)
 
 
 class Observer(Protocol):
-    """What happens in the engine. `engine.monitoring.event_log` writes it to the log."""
+    """Receives the events of the engine. `engine.monitoring.event_log` writes them to the log."""
 
     def event(self, name: Event, fields: dict[str, object]) -> None:
         """An event with the fields of its log line."""
 
     def recovered(self, recovered: Recovered, recovery: SinkRecovered) -> None:
-        """The start: what the store knew, and what its output files needed."""
+        """The crawl starts: the contents of the store, and the recovery of the output files."""
 
     def stored(self, visited: Visited, links_new: int, written: RecordLocation | None) -> None:
-        """A visit is in the store; `links_new` of its links were, and `written` is where the WARC holds it."""
+        """A visit was stored. `links_new` of its links were new; `written` is its place in the WARC files."""
 
     def skip(self, skipped: Sequence[SkippedLink]) -> None:
         """Links of a page that were refused."""
@@ -70,4 +70,4 @@ class Observer(Protocol):
         """`fetch.hours` opened or closed, until `until_at` (UTC; infinity: without end)."""
 
     def drain(self, reason: StoppedBy, in_flight: int) -> None:
-        """The crawl is ending, with so many leases out."""
+        """The crawl is ending, with `in_flight` leases that have not ended."""

@@ -1,9 +1,9 @@
 """Per-origin request fields: credentials, cookies and proxy authorization.
 
-The fetcher has an OriginCredentials only if there are any, so other crawls pay nothing for it.
+The fetcher has an OriginCredentials only if there are any, so that they cost other crawls nothing.
 
-Invariant: a field made here goes to its own origin and to no other, also after redirects: each request is built from
-its own origin alone.
+Invariant: a field made here is sent to its own origin and to no other, also after redirects, because each request is
+built for its own origin.
 """
 
 import re
@@ -24,7 +24,7 @@ _TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
 
 class BadCredential(ValueError):
-    """HTTP cannot carry the credential. The message follows its name: "password must not …"."""
+    """A credential that HTTP cannot transfer. The message begins with its name: "password must not …"."""
 
 
 def basic(username: str, password: str) -> str:

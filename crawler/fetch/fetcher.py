@@ -3,10 +3,10 @@
 Redirects and statuses are left to the engine.
 
 Invariants:
-- Whatever the network does, `fetch` returns a value.
+- `fetch` returns a value after any error of the network.
 - A request is written only after the rate limit of its address was entered, and each entry is left again.
-- A request is sent a second time only over a fresh connection, and only if the first one had been used before and was
-  closed before the request reached the server: no byte came back, or a 408 that closes the connection.
+- A request is sent a second time only over a new connection, and only if the first connection had been used before and
+  was closed before the request reached the server: no byte was received, or a 408 that closes the connection.
 """
 
 import errno
@@ -76,7 +76,7 @@ def blocked(origin: Origin) -> Failed:
 
 @dataclass(slots=True)
 class _Attempt:
-    """The state of one fetch. `address` is the one whose rate limit was entered; `connection` is lent to this fetch."""
+    """The state of one fetch. `address`: where the rate limit was entered. `connection` is lent to the fetch."""
 
     request: bytes
     limits: FetchOptions
@@ -89,8 +89,8 @@ class _Attempt:
 
 
 class Fetcher:
-    """Fetches URLs over the pool's connections. Bodies too large for memory are written to `spool_directory`;
-    `credentials` adds what is sent to one origin alone.
+    """Fetches URLs over the pool's connections. Bodies too large for memory are written to `spool_directory`.
+    `credentials` adds the fields that are for one origin only.
 
     Raises LocalProtocolError at once if the configured fields cannot be sent.
     """
@@ -154,7 +154,7 @@ class Fetcher:
         await self._pool.close()
 
     async def _fetch_over(self, connection: Connection, attempt: _Attempt) -> Fetched | Failed:
-        """Send the request, and once more over a fresh connection if this one was stale."""
+        """Send the request. If the connection was stale, send it once more over a new one."""
         while True:
             self._enter_address(connection, attempt)
             was_used = connection.requests > 0
@@ -166,7 +166,7 @@ class Fetcher:
                 await connection.exchange(attempt.request, reader)
             except ExchangeError as raised:
                 error = raised
-            except OSError as raised:  # of the spool file: the network's errors are all ExchangeError
+            except OSError as raised:  # an error of the spool file, because errors of the network are ExchangeErrors
                 if raised.errno not in (errno.EMFILE, errno.ENFILE):
                     return self._failed(connection, attempt, ErrorType.LOCAL_IO, describe(raised))
                 self._pool.close_idle()
@@ -175,7 +175,7 @@ class Fetcher:
                 break
             attempt.resends = 1
             sink.discard()
-            attempt.connection = None  # none is lent if no fresh one can be opened
+            attempt.connection = None  # no connection is lent if no new one can be opened
             attempt.connection = connection = await self._pool.replace(connection)
         result = self._result(connection, reader, sink, attempt, error)
         if connection.spoke_first and isinstance(result, Fetched) and not is_throttled(result):
@@ -184,7 +184,9 @@ class Fetcher:
         return result
 
     def _enter_address(self, connection: Connection, attempt: _Attempt) -> None:
-        """Enter the rate limit of the connection's address, and leave that of another one. Raises AddressNotReady."""
+        """Enter the rate limit of the connection's address, after leaving that of a former one. Raises AddressNotReady,
+        OriginBlocked.
+        """
         if not self._permits(connection.origin):  # it may have been blocked while the connection was opened
             connection.abort(CloseReason.BLOCKED)
             raise OriginBlocked
@@ -265,8 +267,8 @@ class Fetcher:
 
 
 def _is_stale(connection: Connection, reader: ResponseReader, error: ExchangeError | None, *, was_used: bool) -> bool:
-    """Whether the connection was closed before the request reached the server, so that it may be sent once more: it
-    ended without a byte, or with a 408 from before the request (RFC 9110 §15.5.9, RFC 9112 §9.3.1).
+    """Whether the connection was closed before the request reached the server, so that the request may be sent again:
+    the connection ended without a byte, or with a 408 from before the request (RFC 9110 §15.5.9, RFC 9112 §9.3.1).
     """
     if reader.head is not None:
         is_late = reader.head.status_code == _REQUEST_TIMEOUT and not connection.is_open

@@ -47,8 +47,8 @@ _CONNECTIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class InFlight:
-    """A URL that a worker has. `stage` is connect, first_byte, body, read or store; `requests` counts those of the
-    connection, this one included.
+    """A URL that a worker visits. `stage` is connect, first_byte, body, read or store. `requests` is the number of
+    requests over the connection, including this one.
     """
 
     url: str
@@ -92,10 +92,10 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a crawl stands. `sentence`: what limits it, for people. `urls` counts the store's URLs by state, `hosts` the
-    hosts; `held_back` counts queued URLs that a limit or a block holds back. `eta_s` estimates the time until all
-    queued URLs that may be requested are, if no more are found; None if unknown, or if there are none. `opens_at` is
-    when fetch.hours open, None while they are open. Times: `*_at` and `at` UTC epoch seconds, durations in seconds.
+    """The status of a crawl. `sentence` says for people what limits it. `urls` counts the store's URLs by state,
+    `hosts` the hosts. `held_back` counts queued URLs that a limit or a block holds back. `eta_s` estimates the time
+    until all other queued URLs are requested, if no more are found; None if unknown, or if there are none. `opens_at`
+    is the time at which fetch.hours open, None while they are open. Times `*_at` and `at` are UTC epoch seconds.
     """
 
     at: float
@@ -119,7 +119,7 @@ class Status:
     last_url: str
 
     def as_json(self) -> dict[str, Any]:
-        """With the names of `crawler status --json`."""
+        """The status with the names of `crawler status --json`."""
         stats = self.connections
         connections = {name: getattr(stats, name) for name in _CONNECTIONS} | {"closed": _plain(stats.closed)}
         return asdict(self) | {"connections": connections}
@@ -357,7 +357,7 @@ class Monitor:
         }  # fmt: skip
 
     def _why(self, host: Host, backing_off_after: str) -> str:
-        """Why a host gets no request; "" if it does."""
+        """The reason why no request is sent to a host; "" if requests are sent."""
         if (block := self._host_table.blocklist.covers(host.origin.host)) is not None:
             return block.reason or "by command"
         return host.robots_problem if host.is_held else backing_off_after

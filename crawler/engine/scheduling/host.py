@@ -1,7 +1,7 @@
-"""What is known in memory of one host, one politeness key and one IP address with a wait queue.
+"""The state in memory of one host, one politeness key, and one IP address with a wait queue.
 
-Plain mutable records. When a host may be requested is known here only; what must survive a restart is in the frontier
-too.
+Plain mutable records. The times at which hosts may be requested are here only; what must survive a restart is also in
+the frontier.
 """
 
 from collections import OrderedDict, deque
@@ -24,11 +24,11 @@ class Host:
     key: "PolitenessKey"
     queued: int = 0
     fetched: int = 0
-    reserved: int = 0  # first attempts leased and not stored yet: they count against the limits already
+    reserved: int = 0  # first attempts that are leased and not stored yet; they count for the limits already
     leased: set[int] = field(default_factory=set)
     buffer: deque[Task] = field(default_factory=deque)  # prefetched tasks, not leased yet
     leases: int = 0  # number of its leases
-    filling: bool = False  # a prefetch is under way, or held off
+    filling: bool = False  # a prefetch is under way, or prevented
     in_rotation: bool = False  # it is in key.hosts
     politeness: PolitenessState = OPEN
     ever_responded: bool = False
@@ -39,8 +39,8 @@ class Host:
     rules_pending: bool = False  # the rules are being read from the store
     limit_reached: bool = False  # a limit on URLs forbids all tasks that it has left
     is_blocked: bool = False  # by an operator
-    transient_failures: int = 0  # responses as 500 in a row
-    retries: int = 0  # queued rows that are no first attempts: no limit on URLs forbids them
+    transient_failures: int = 0  # responses such as 500 in succession
+    retries: int = 0  # queued rows that are no first attempts, and so not subject to limits on URLs
     has_suspects: bool = False  # some may be requested when nothing else is queued (`engine.pages.traps`)
 
     @property
@@ -94,7 +94,7 @@ class PolitenessKey:
     hosts: deque[Host] = field(default_factory=deque)  # those with work, in rotation: the first is next
     auxiliary: deque[AuxiliaryRequest] = field(default_factory=deque)  # requests not leased yet
     auxiliary_open_mono: float = 0.0  # until then their address is closed
-    adaptive_s: float = 0.0  # delay by the time that the last response took (politeness.adaptive)
+    adaptive_s: float = 0.0  # delay computed from the time of the last response (politeness.adaptive)
     adaptive_stored_s: float = 0.0  # the same, as stored; 0 if it is not longer than `delay_s`
     scheduled_mono: float | None = None  # time of its valid entry in the ready queue
     last_end_mono: float | None = None  # when its last request ended

@@ -1,9 +1,9 @@
-"""The explanation of one URL: verdicts in order, a headline, what happens to it next.
+"""The explanation of one URL: verdicts in order, a headline, and the next step.
 
-`why` judges and adds the steps. For a stored URL the headline and the next step are concluded here, from the verdicts,
-its row and its last visit. The store knows requests for robots.txt, sitemaps and feeds; probes, and a robots.txt that
-another host redirects to, are in the log alone.
-Invariant: the next step is what the crawl does by itself; where it does nothing by itself, the text says so.
+`why` judges and adds the verdicts. The headline and the next step of a stored URL are concluded here, from the
+verdicts, its row and its last visit. Requests for robots.txt, sitemaps and feeds are in the store; probes, and a
+robots.txt to which another host redirects, are in the log only. Invariant: the next step is what the crawl does without
+a command. If it does nothing, the text says so.
 """
 
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ from crawler.obs.fetch_line import redact, redact_text
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One verdict. `verdict` is "ok", "DENY", "wait" or "" for what decides nothing; `facts` are for programs."""
+    """One verdict. `verdict` is "ok", "DENY" or "wait", or "" if it decides nothing. `facts` are for programs."""
 
     name: str
     verdict: str
@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(slots=True)
 class Explanation:
-    """All that is known of a URL; `asked` is the URL as it was typed.
+    """All that is known about a URL; `asked` is the URL as the user typed it.
 
     `verdict` is a word for programs: fetched, waiting, queued, denied, gave_up, suspect, would_fetch, would_deny or
     forgotten. `deny_reason` is the reason of a refusal as the log has it.
@@ -78,7 +78,7 @@ class Explanation:
 
 @dataclass(slots=True)
 class Case:
-    """A URL with its rows in the store; `denials` are the reasons and rules that refuse it now."""
+    """A URL with its rows in the store. `denials` are the reasons and rules by which it is refused now."""
 
     url: str
     origin: Origin
@@ -102,7 +102,7 @@ def _masked(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def denial_text(reason: DenyReason | None, rule: str) -> str:
-    """A refusal as text: who refused, then the rule."""
+    """A refusal as text: by what it was refused, then the rule."""
     match reason:
         case None:
             return rule
