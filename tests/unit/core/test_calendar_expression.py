@@ -1,0 +1,112 @@
+"""Calendar expressions: what systemd-analyze says of them is what they mean."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from crawler.core.calendar_expression import MAX_LENGTH, CalendarError, parse_calendar
+
+BASES = (
+    "2026-11-30 03:00:00",
+    "2026-03-28 23:59:59",  # the night in which European clocks are set forward
+    "2026-03-29 00:30:00",
+    "2026-10-24 22:10:00",  # the night in which they are set back
+    "2026-10-25 00:20:00",
+    "2026-10-25 01:20:00",
+    "2026-12-31 23:59:59",
+    "2028-02-28 12:00:00",
+)
+EXPRESSIONS = """
+minutely; hourly; daily; weekly; monthly; quarterly; semiannually; yearly; annually; Daily
+Mon..Fri *-*-* 06:00; Mon-Fri 10:00; mon,fri *-1/3-1,3 *:30:45; Sat,Sun 12-05 08:05:40; Wed..Sat,Tue 10-15 1:2:3; Sunday
+*:0/15; *:2/3; 5/3:0; 0/6:30; *:0..59/7; *:10..50/20; *-*-* 00,06,12,18:05; 08:05:40; 23:59:59; *:*:0/20; *-*-* 8..18:00
+*-*-01; *-*-31 12:00; *-02-29; Mon *-02-29; *-02-30; *-*-1..7; Mon *-*-1..7 04:00; *-2/5-10; 1..3,7..9-1; *-*-1/10
+*-*-25/2; *-*~*; *-*~01; *-*~03; Mon *-05~07/1; *-*~1..3; *-02~01 23:00; *-*~07/3; *-*~2,5
+2026-12-24; 2030..2040/4-7-1; 2024/4-02-29 12:00; 2026..2027-*-1; 27-1-1; 30..34-6-6; 99-1-1; 2026-*-1/7 6:0:0
+*-*-* 02:30; *-*-* 02:00:00; 02..03:15; *-*-* 03:00
+""".replace("\n", "; ").split("; ")
+ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Cairo", "Asia/Kolkata")
+WRONG = (
+    "", " ", "*", "x", "24:00", "00:60", "*/2:0", "10-", ":20", "Fri..Mon", "Fri-Mon", "1..3,8 *", "0..59/7:0",
+    "*-13-1", "*-*-32", "*-*-0", "*-*~29", "5..3:00", "*:0/0", "06:00 Mon", "*-*-* *:*:*:*", "1:2:3:4",
+)  # fmt: skip
+
+
+def offset_of(zone: str) -> Callable[[float], float]:
+    info = ZoneInfo(zone)
+    return lambda at: datetime.fromtimestamp(at, info).utcoffset().total_seconds()  # type: ignore[union-attr]
+
+
+def epoch(text: str) -> float:
+    return datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
+
+
+def by_systemd(expression: str, base: str, iterations: int) -> list[float] | None:
+    """The next times by systemd-analyze, None if it refuses the expression."""
+    command = ["systemd-analyze", "calendar", f"--base-time={base} UTC", f"--iterations={iterations}", expression]
+    ran = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=60, env=os.environ | {"TZ": "UTC", "LC_ALL": "C"}
+    )
+    if ran.returncode:
+        return None
+    return [epoch(found) for found in re.findall(r"(?:elapse|Iter\. #[0-9]+): ... ([0-9: -]{19}) UTC", ran.stdout)]
+
+
+def ours(expression: str, base: str, iterations: int) -> list[float]:
+    parsed = parse_calendar(expression)
+    found, at = [], epoch(base)
+    for _ in range(iterations):
+        following = parsed.next_after(at, offset_of(parsed.zone or "UTC"))
+        if following is None:
+            break
+        assert following > at
+        found.append(following)
+        at = following
+    return found
+
+
+def cases() -> Iterator[tuple[str, str]]:
+    for number, expression in enumerate(filter(None, (each.strip() for each in EXPRESSIONS))):
+        yield expression, BASES[number % len(BASES)]
+        yield f"{expression} {ZONES[number % len(ZONES)]}", BASES[(number + 3) % len(BASES)]
+    for base in BASES:
+        for zone in ZONES:
+            for expression in ("*:0/15", "02:30", "hourly", "daily", "Sun *-*-* 02:00", "*-*-* 01..03:00/30"):
+                yield f"{expression} {zone}", base
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_each_expression_means_what_it_means_to_systemd() -> None:
+    for expression, base in cases():
+        expected = by_systemd(expression, base, 6)
+        assert expected is not None, expression
+        assert ours(expression, base, 6) == expected, (expression, base)
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_what_is_no_expression_is_refused(text: str) -> None:
+    with pytest.raises(CalendarError):
+        parse_calendar(text)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("text", WRONG)
+def test_systemd_refuses_the_same(text: str) -> None:
+    assert by_systemd(text, BASES[0], 1) is None
+
+
+def test_parsing_and_searching_are_bounded() -> None:
+    """A long text, and a day that never comes."""
+    with pytest.raises(CalendarError):
+        parse_calendar("1," * MAX_LENGTH + "1:00")
+    begun = time.perf_counter()
+    assert parse_calendar("Mon *-02-30 *:*:*").next_after(0.0, lambda at: 0.0) is None
+    assert parse_calendar("2026-01-01 *:*:59").next_after(epoch("2026-01-01 23:59:59"), lambda at: 0.0) is None
+    assert time.perf_counter() - begun < 2.0
