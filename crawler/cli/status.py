@@ -10,7 +10,18 @@ import orjson
 from crawler.cli.crawl_options import connect_to_daemon, crawl_options
 from crawler.cli.output import write_data
 from crawler.core.enums import Exit
-from crawler.core.formatting import average, count, date_time, duration, event_fields, printable, rate, share, size
+from crawler.core.formatting import (
+    average,
+    count,
+    date_time,
+    duration,
+    event_fields,
+    local_date,
+    printable,
+    rate,
+    share,
+    size,
+)
 
 LABEL_WIDTH: Final = 13
 _IN_FLIGHT_SHOWN: Final = 5
@@ -51,6 +62,8 @@ def lines(status: Mapping[str, Any]) -> list[str]:
         for one in full
         if one["name"] != "recent URL keys"  # full from the start
     ]
+    if status["scheduled_at"] is not None:
+        shown.append(f"  {'schedule':<{LABEL_WIDTH}}visits anew at {local_date(status['scheduled_at'])}")
     if status["log_dropped"]:
         shown.append(f"  {'log':<{LABEL_WIDTH}}{count(status['log_dropped'], 'line')} lost")
     if warnings := status["warnings"][-_WARNINGS_SHOWN:]:

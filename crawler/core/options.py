@@ -63,6 +63,14 @@ class RecrawlOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ScheduleOptions:
+    """When a daemon visits seeds, or everything, anew."""
+
+    at: tuple[str, ...] = ()  # calendar expressions; empty: never
+    what: str = "seeds"  # or "all": everything that was visited before
+
+
+@dataclass(frozen=True, slots=True)
 class TrapOptions:
     """How much is fetched from parts of a site that may be endless."""
 

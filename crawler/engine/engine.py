@@ -38,6 +38,7 @@ from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
 from crawler.engine.pages.worker import Fetches, Worker
 from crawler.engine.reevaluation import Reevaluation
 from crawler.engine.rounds import Rounds
+from crawler.engine.schedule import Schedule, utc_offset_of
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.prefetch import PREFETCH_TOTAL
 from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
@@ -148,7 +149,16 @@ class Engine:
             clock=clock,
             on_event=observer.event,
         )
-        self.rounds = Rounds(frontier, self.scheduler, clock)
+        self.rounds = Rounds(frontier, self.scheduler, clock, observer.event)
+        self.schedule = Schedule(
+            options.schedule,
+            seeds=self._seeds_in_scope,
+            frontier=frontier,
+            scheduler=self.scheduler,
+            rounds=self.rounds,
+            clock=clock,
+            on_event=observer.event,
+        )
         recent_keys = RecentKeys()
         self.processor = ResponseProcessor(
             options, recent_keys=recent_keys, in_links=self.revisits.in_links if self.revisits.enabled else None
@@ -211,7 +221,7 @@ class Engine:
             options=engine,
             quiet=quiet,
             observer=observer,
-            background=[self.client.run],
+            background=[self.client.run, *([self.schedule.run] if engine.linger_s is None else [])],
         )
         self.monitor = Monitor(
             crawl=self.crawl,
@@ -224,6 +234,7 @@ class Engine:
             exchanges=self.client.exchanges,
             frontier=frontier,
             clock=clock,
+            schedule=self.schedule,
         )
         self.health = Health(
             crawl=self.crawl,
@@ -296,6 +307,9 @@ class Engine:
             is_settled=is_settled and not committer.lost_at_end,
         )
 
+    def _seeds_in_scope(self) -> list[Discovered]:
+        return [one for one in _seeds_of(self.options) if _judge_seed(one, self.url_policy.scope) is None]
+
     def _on_disk(self, reason: str | None) -> None:
         self._observer.disk(reason)
         self.crawl.disk(reason)
@@ -329,6 +343,7 @@ class Engine:
         self.crawl_rate_limiter.set_hours(_hours_of(options))
         self.url_list_policy.mode = options.sitemaps
         self.scheduler.reconfigure(options, [one.host_id for one in suspects])
+        self.schedule.reconfigure(options.schedule)
         if receipt is not None:
             self.scheduler.discoveries_stored(receipt)
         if to_reevaluate:
@@ -385,13 +400,8 @@ class Engine:
         ]
 
 
-def _utc_offset_s(at: float) -> float:
-    """Seconds by which the machine's local time (TZ, /etc/localtime) is ahead of UTC at a time (UTC)."""
-    return float(time.localtime(at).tm_gmtoff)
-
-
 def _hours_of(options: EngineConfiguration) -> Hours | None:
-    return Hours(options.engine.hours, _utc_offset_s) if options.engine.hours else None
+    return Hours(options.engine.hours, utc_offset_of(None)) if options.engine.hours else None
 
 
 def _seeds_of(options: EngineConfiguration) -> list[Discovered]:

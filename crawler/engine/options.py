@@ -8,7 +8,7 @@ from pathlib import Path
 
 import orjson
 
-from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
+from crawler.core.options import PolitenessOptions, RecrawlOptions, ScheduleOptions, ScopeOptions, TrapOptions
 from crawler.core.url import parse_seed
 from crawler.fetch.options import ClientOptions
 
@@ -56,6 +56,7 @@ class EngineConfiguration:
     address_politeness: PolitenessOptions = field(default_factory=PolitenessOptions)
     traps: TrapOptions = field(default_factory=TrapOptions)
     recrawl: RecrawlOptions = field(default_factory=RecrawlOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     content: ContentOptions = field(default_factory=ContentOptions)
     client: ClientOptions = field(default_factory=ClientOptions)
     engine: EngineOptions = field(default_factory=EngineOptions)

@@ -8,18 +8,21 @@ Invariant: no URL is queued twice by a round, whenever it is killed.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.enums import UrlState
+from crawler.core.formatting import timestamp
 from crawler.core.models import Denied, Round, RoundCounts, Settlement
 from crawler.core.revisit import VisitResult
 from crawler.engine.pages.revisits import finding_of
+from crawler.engine.scheduling.host_table import OnEvent
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import Frontier, FrontierFull
+from crawler.obs.events import Event
 
 _DISK_FULL_PAUSE_S: Final = 5.0
 _ENDS: Final = (UrlState.DONE, UrlState.GAVE_UP)
@@ -41,14 +44,27 @@ async def begin_round(frontier: Frontier, last: Round | None, *, now: float) -> 
     return await frontier.begin_round(now=now)
 
 
+async def to_the_end(change: Coroutine[None, None, None]) -> None:
+    """Await a change of the store and of what the scheduler knows of it, also if this is cancelled: they must agree."""
+    task = asyncio.ensure_future(change)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with suppress(FrontierFull):
+            await task
+        raise
+
+
 class Rounds:
     """`current` is the round that is under way, or ended in this run; None if there is none."""
 
-    def __init__(self, frontier: Frontier, scheduler: Scheduler, clock: Clock) -> None:
+    def __init__(self, frontier: Frontier, scheduler: Scheduler, clock: Clock, on_event: OnEvent) -> None:
         self.current: Round | None = None
         self._frontier = frontier
         self._scheduler = scheduler
         self._clock = clock
+        self._on_event = on_event
+        self._begun = asyncio.Event()
 
     def load(self, last: Round | None) -> None:
         """Go on with the last round of the store, if it is under way."""
@@ -64,20 +80,28 @@ class Rounds:
         """Whether URLs of the round are still to be queued."""
         return self.current is not None and not self.current.is_queued
 
+    async def begin(self, now: float) -> Round:
+        """Begin a round, unless one is under way. Return the one under way. Raises FrontierFull."""
+        begun = await self._frontier.begin_round(now=now)
+        if self.current is None or self.current.number != begun.number:
+            self.current = begun
+        self._begun.set()
+        return begun
+
     async def run(self) -> None:
-        """Queue the URLs of the round, slice by slice."""
-        while self.is_queueing:
-            queueing = asyncio.ensure_future(self._queue_slice())
+        """Queue the URLs of rounds, slice by slice, until cancelled."""
+        while True:
+            self._begun.clear()
+            if not self.is_queueing:
+                await self._begun.wait()
             try:
-                await asyncio.shield(queueing)
-            except asyncio.CancelledError:  # the scheduler must know what the store has queued
-                with suppress(FrontierFull):
-                    await queueing
-                raise
+                await to_the_end(self._queue_slice())
             except FrontierFull:
                 await asyncio.sleep(_DISK_FULL_PAUSE_S)
 
     async def _queue_slice(self) -> None:
+        if not self.is_queueing:
+            return
         blocked = [host.id for host in self._scheduler.host_table.hosts.values() if host.is_blocked]
         queued, after = await self._frontier.queue_round(blocked=blocked, now=self._clock.now())
         assert self.current is not None
@@ -111,4 +135,6 @@ class Rounds:
         """The round is over, if there is one. Raises FrontierFull."""
         if self.current is not None and self.current.is_under_way:
             await self._frontier.end_round(now=now)
-            self.current = replace(self.current, ended_at=now)
+            self.current = current = replace(self.current, ended_at=now)
+            fields = {"round": current.number, "started_at": timestamp(current.started_at)}
+            self._on_event(Event.ROUND_OVER, fields | asdict(current.counts))

@@ -366,6 +366,9 @@ class Frontier(Protocol):
         URLs; with `dry_run` nothing is changed. It runs in slices: after a crash only some may be queued.
         """
 
+    async def queue_visited(self, found: Sequence[Discovered]) -> dict[int, int]:
+        """Queue those of `found` that are DONE or GAVE_UP. Attempts start over. Returns host id → number of URLs."""
+
     async def begin_round(self, *, now: float) -> Round:
         """Begin a round, unless one is under way. Returns the one that is under way then."""
 

@@ -24,6 +24,8 @@ class Event(StrEnum):
     SWEPT = "swept"  # stored URLs were judged by changed rules; numbers of those denied and queued again
     PROGRESS = "progress"
     HOURS = "hours"
+    SCHEDULE = "schedule"
+    ROUND_OVER = "round_over"
     DRAIN = "drain"
     STOP = "stop"
     LOOP_LAG = "loop_lag"
@@ -84,6 +86,8 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
         lifecycle=True,
     ),
     Event.HOURS: _spec("open", "until", lifecycle=True),
+    Event.SCHEDULE: _spec("what", "queued round next", lifecycle=True),
+    Event.ROUND_OVER: _spec("round started_at visited unchanged changed gone failed new", lifecycle=True),
     Event.DRAIN: _spec("", "in_flight timeout_s reason", lifecycle=True),
     Event.STOP: _spec(
         "reason",

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
+from crawler.core.options import PolitenessOptions, RecrawlOptions, ScheduleOptions, ScopeOptions, TrapOptions
 from crawler.engine.options import ContentOptions, EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
 from crawler.obs.log_files import LogOptions
@@ -26,6 +26,7 @@ _LOG: Final = LogOptions()
 _NETWORK: Final = NetworkOptions()
 _POLITENESS: Final = PolitenessOptions()
 _RECRAWL: Final = RecrawlOptions()
+_SCHEDULE: Final = ScheduleOptions()
 _SCOPE: Final = ScopeOptions()
 _SINK: Final = SinkOptions()
 _TLS: Final = TlsOptions()
@@ -391,6 +392,22 @@ class RecrawlSection(Section):
     )
 
 
+class ScheduleSection(Section):
+    """Times at which `crawler run` visits anew, besides what [recrawl] plans."""
+
+    at: t.ListOf[t.Calendar] = _key(
+        _SCHEDULE.at,
+        'Calendar expressions of systemd.time(7): ["daily"], ["Mon..Fri 06:00", "*-*-01 04:30 Europe/Berlin"], '
+        '["*:0/15"]; by the local clock (TZ) where none names a time zone; empty: never. What was missed while no '
+        "daemon ran is caught up once.",
+    )
+    what: Annotated[Literal["seeds", "all"], t.KeyKind.TEXT] = _key(
+        _SCHEDULE.what,
+        '"seeds": the seeds are visited anew, and new links on them followed. "all": everything that was visited '
+        "before (a round, as by `crawler crawl --again`).",
+    )
+
+
 class FrontierSection(Section):
     """The store of URLs."""
 
@@ -488,6 +505,7 @@ class Sections:
     network: NetworkSection = field(default_factory=NetworkSection)
     tls: TlsSection = field(default_factory=TlsSection)
     recrawl: RecrawlSection = field(default_factory=RecrawlSection)
+    schedule: ScheduleSection = field(default_factory=ScheduleSection)
     frontier: FrontierSection = field(default_factory=FrontierSection)
     output: OutputSection = field(default_factory=OutputSection)
     log: LogSection = field(default_factory=LogSection)

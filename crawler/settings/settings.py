@@ -17,6 +17,7 @@ from crawler.core.options import (
     PolitenessOptions,
     RecrawlOptions,
     Rules,
+    ScheduleOptions,
     ScopeOptions,
     ScopeRule,
     TrapOptions,
@@ -193,6 +194,9 @@ class Settings(sections.Sections):
         """crawl.sitemaps, or its default: trying usual places of sitemaps is worth it only in a crawl that goes on."""
         return self.crawl.sitemaps or ("probe" if mode == "run" else "named")
 
+    def schedule_options(self) -> ScheduleOptions:
+        return _options(ScheduleOptions, self.schedule)
+
     def recrawl_options(self, mode: Mode) -> RecrawlOptions:
         enabled = mode == "run" if self.recrawl.enabled is None else self.recrawl.enabled
         importance = tuple(ImportanceRule(*rule) for rule in self.recrawl.importance.items())
@@ -214,6 +218,7 @@ class Settings(sections.Sections):
             address_politeness=self.address_politeness(),
             traps=self.trap_options(),
             recrawl=self.recrawl_options(mode),
+            schedule=self.schedule_options(),
             content=self.content_options(),
             client=self.client_options(),
             engine=self.engine_options(mode),

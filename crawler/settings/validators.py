@@ -10,10 +10,12 @@ from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import Final
 from urllib.parse import unquote
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import ValidationInfo
 
 from crawler.core import url
+from crawler.core.calendar_expression import CalendarError, parse_calendar
 from crawler.core.clock import HoursError, spans
 from crawler.core.enums import DenyReason
 from crawler.core.scope import ScopePatternError, compile_pattern
@@ -158,6 +160,21 @@ def window(text: str) -> str:
         spans(text)
     except HoursError as error:
         raise RefusedValue(f'must be a time of the week such as "22:00-06:00", not {shown(text)}', str(error)) from None
+    return text
+
+
+def calendar(text: str) -> str:
+    text = text.strip()
+    wanted = f'must be a calendar expression such as "daily" or "Mon..Fri 06:00", not {shown(text)}'
+    try:
+        zone = parse_calendar(text).zone
+    except CalendarError as error:
+        raise RefusedValue(wanted, str(error)) from None
+    if zone is not None:
+        try:
+            ZoneInfo(zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise RefusedValue(wanted, f'"{zone}" is no time zone of this machine') from None
     return text
 
 

@@ -216,6 +216,7 @@ Network = Annotated[Text, AfterValidator(validators.network)]
 Nameserver = Annotated[Text, AfterValidator(validators.nameserver)]
 ContentType = Annotated[Text, AfterValidator(validators.content_type)]
 Window = Annotated[Text, AfterValidator(validators.window)]
+Calendar = Annotated[Text, AfterValidator(validators.calendar)]
 HostPattern = Annotated[Text, AfterValidator(validators.host_pattern)]
 # Not a Text, because pydantic measures UTF-8 only, and a path may have other bytes.
 Path = Annotated[

@@ -991,6 +991,28 @@ async def test_a_round_queues_every_visited_url_once(store: Store, monkeypatch: 
         assert sum((await frontier.queue_round(blocked=(), now=NOW + 20))[0].values()) == 2
 
 
+async def test_visited_urls_are_queued_by_their_names(store: Store) -> None:
+    """Those whose last visit ended: none that waits, is denied, queued or unknown."""
+    async with store.opened() as (frontier, _):
+        urls = [f"https://a.example/{n}" for n in range(5)]
+        one, two, three, four, _ = await added(frontier, *urls)
+        await add(frontier, "https://b.example/")
+        [other] = await take(frontier, 2)
+        settlements = [
+            visit(one, next_at=NOW + 60),
+            visit(two, FAILED, state=UrlState.GAVE_UP),
+            visit(three, DENIED, state=UrlState.DENIED),
+            visit(four, response(503), state=UrlState.WAITING, next_at=NOW + 60),
+            visit(other, host_id=2),
+        ]
+        await frontier.settle(batch(*settlements))
+        named = [found(url) for url in [*urls, "https://b.example/", "https://a.example/no", "https://c.example/"]]
+        assert await frontier.queue_visited(named) == {1: 2, 2: 1}
+        assert await frontier.queue_visited(named) == {}
+        assert [(task.id, task.attempt) for task in await take(frontier)][:2] == [(one.id, 1), (two.id, 1)]
+        assert await frontier.next_revisit() is None
+
+
 async def test_visits_dated_later_than_now_are_part_of_a_round(store: Store) -> None:
     """The clock was set back since."""
     async with store.opened() as (frontier, _):

@@ -375,6 +375,17 @@ class MemoryFrontier:
                 self._set_state(url, UrlState.QUEUED)
         return requeued
 
+    async def queue_visited(self, found: Sequence[Discovered]) -> dict[int, int]:
+        queued: Counter[int] = Counter()
+        for one in found:
+            host = self._hosts.get(one.origin)
+            url = None if host is None else self._keys.get((host.row.id, one.key))
+            if url is not None and url.state in ENDS:
+                url.attempts, url.next_at = 0, None
+                self._set_state(url, UrlState.QUEUED)
+                queued[url.host_id] += 1
+        return dict(queued)
+
     async def begin_round(self, *, now: float) -> Round:
         last = self._round
         if last is None or not last.is_under_way:

@@ -22,6 +22,7 @@ from crawler.engine.monitoring.bottleneck import Backlog, Conditions, assess, ba
 from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
 from crawler.engine.monitoring.rates import RateMeter, Rates, peak_rss_bytes, rss_bytes
 from crawler.engine.pages.worker import Worker
+from crawler.engine.schedule import Schedule
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.connection import Exchange
@@ -117,6 +118,7 @@ class Status:
     uncommitted: int
     oldest_ready_s: float
     last_url: str
+    scheduled_at: float | None = None  # when the schedule visits next
 
     def as_json(self) -> dict[str, Any]:
         """The status with the names of `crawler status --json`."""
@@ -187,8 +189,10 @@ class Monitor:
         exchanges: Callable[[], dict[Origin, list[Exchange]]],
         frontier: Frontier,
         clock: Clock,
+        schedule: Schedule,
     ) -> None:
         self._crawl = crawl
+        self._schedule = schedule
         self._scheduler = scheduler
         self._host_table = scheduler.host_table
         self._committer = committer
@@ -244,6 +248,7 @@ class Monitor:
             uncommitted=conditions.uncommitted,
             oldest_ready_s=round(self._scheduler.oldest_ready_s(), 3),
             last_url=counters.last_url,
+            scheduled_at=self._schedule.next_at,
         )  # fmt: skip
 
     def _conditions(self, hosts: _HostFigures, rates: Rates, in_flight: Sequence[InFlight], now: float) -> Conditions:

@@ -299,6 +299,9 @@ class SqliteFrontier:
     async def requeue(self, ending: EndedWith, *, dry_run: bool = False) -> dict[int, int]:
         return await self._run_slices(partial(Writer.requeue, ending=ending, dry_run=dry_run))
 
+    async def queue_visited(self, found: Sequence[Discovered]) -> dict[int, int]:
+        return await self._run(lambda writer: writer.queue_visited(found))
+
     async def begin_round(self, *, now: float) -> Round:
         return await self._run(lambda writer: writer.begin_round(now))
 

@@ -14,7 +14,17 @@ from typing import Any, Final
 import orjson
 
 from crawler.core.enums import SinkFileState, UrlState
-from crawler.core.models import Backoff, Denied, Discovered, RecordLocation, RobotsRecord, Round, Settlement, SinkFile
+from crawler.core.models import (
+    Backoff,
+    Denied,
+    Discovered,
+    Origin,
+    RecordLocation,
+    RobotsRecord,
+    Round,
+    Settlement,
+    SinkFile,
+)
 from crawler.core.outcomes import OUTAGE_ERRORS
 from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, BlockedHost, EndedWith, Receipt
 from crawler.frontier.sqlite import sql
@@ -163,6 +173,22 @@ class Writer:
                 self._db.run(sql.START_AGAIN, (ids,))
                 self._db.run(sql.END_SUSPECTS, (ids,))
         return _by_host(found), self._unless_last(end)
+
+    def queue_visited(self, found: Sequence[Discovered]) -> dict[int, int]:
+        """See Frontier.queue_visited."""
+        statement = sql.KNOWN_AS if self.seen is None else sql.KNOWN_AS_OF_HOST
+        keys: defaultdict[Origin, list[int]] = defaultdict(list)
+        for one in found:
+            keys[one.origin].append(one.key)
+        visited: list[StateRow] = []
+        for origin, keys_of_host in keys.items():
+            host_id = self._db.get(sql.HOST_ID, (origin.host, origin.scheme, origin.port))
+            rows = orjson.loads(self._db.get(statement, (host_id, json_list(keys_of_host))))
+            visited += [(url_id, host_id, state) for url_id, _, state in rows if state in _ENDED]
+        if visited:
+            with self.change() as change:
+                self._db.run(sql.START_AGAIN, (self._set_state(visited, UrlState.QUEUED, change),))
+        return _by_host(visited)
 
     def last_round(self) -> Round | None:
         """The last round, None if there was none."""

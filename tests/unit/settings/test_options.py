@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions
+from crawler.core.options import PolitenessOptions, RecrawlOptions, ScheduleOptions, ScopeOptions
 from crawler.engine.options import ContentOptions, EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
 from crawler.obs.log_files import LogOptions
@@ -34,6 +34,7 @@ def every_option(settings: Settings) -> dict[str, object]:
             settings.engine_options("crawl"),
             settings.log_options(),
             settings.recrawl_options("crawl"),
+            settings.schedule_options(),
         )
         for name, value in asdict(options).items()
     }
@@ -53,6 +54,7 @@ def test_defaults_are_those_of_the_option_classes() -> None:
     assert settings.engine_options("crawl") == EngineOptions()
     assert settings.log_options() == LogOptions()
     assert settings.recrawl_options("crawl") == RecrawlOptions()
+    assert settings.schedule_options() == ScheduleOptions()
 
 
 # Keys whose value cannot be made up, or whose option has another name or form: a value that is not the default, and the
@@ -81,6 +83,7 @@ REACHES = [
     ),
     ("tls.ciphers", "DEFAULT", "TlsOptions.ciphers", "DEFAULT"),
     ("recrawl.importance", "{'/a'=5}", "RecrawlOptions.importance", ({"pattern": "/a", "factor": 5.0},)),
+    ("schedule.at", "daily", "ScheduleOptions.at", ("daily",)),
     ("log.directory", "/x", "LogOptions.directory", "/x"),
 ]
 # Keys that are no component's option, or whose value has to exist on the disk; each has a test of its own.
@@ -175,6 +178,7 @@ def test_every_key_of_the_operations_document_is_there() -> None:
         "network": "allow_private resolve nameservers ca_file bind_address address_family proxy",
         "tls": "verify min_version ciphers",
         "recrawl": "enabled min_interval max_interval visits_per_day",
+        "schedule": "at what",
         "frontier": "store path duplicates",
         "output": "directory warc warc_size pages min_free",
         "log": "level directory rotate_size keep",
