@@ -33,10 +33,12 @@ QUIET: Final = frozenset({"status", "ping"})  # not logged: `crawler top` sends 
 
 
 class Reloads(Protocol):
-    """Brings a changed configuration into force, or says why not."""
+    """Applies a changed configuration, or refuses it with the reason."""
 
     async def reload(self, *, dry_run: bool) -> Mapping[str, object]:
-        """What changed, or would change. Raises CommandRefused: the current configuration then stays."""
+        """Return the changes, made or (with `dry_run`) only planned. Raises CommandRefused: the current configuration
+        then stays.
+        """
 
 
 class Commands:

@@ -115,7 +115,7 @@ def _explained(path: Path, error: OSError) -> Exception:
 
 
 def _owner_of(path: Path) -> str:
-    """Whose socket it is, as far as we may look."""
+    """The owner of the socket, if we may read it."""
     with suppress(OSError, KeyError):
         found = path.lstat()
         if not stat.S_ISSOCK(found.st_mode):

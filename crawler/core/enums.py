@@ -175,7 +175,7 @@ class TruncatedReason(StrEnum):
 
 
 class CodingFault(StrEnum):
-    """What is wrong with the content coding of a body that could be used all the same."""
+    """A fault in the content coding of a body that could be used in spite of it."""
 
     TRUNCATED = "truncated"  # it ends early: what came before is used
     DAMAGED = "damaged"  # it is damaged, or its checksum is wrong: what came before is used

@@ -78,7 +78,7 @@ def duration(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """How long since: "just now" for less than a second, "8 min 20 s ago"."""
+    """A time since something, as text: "just now" for less than a second, "8 min 20 s ago"."""
     return f"{duration(seconds)} ago" if seconds >= 1 else "just now"
 
 

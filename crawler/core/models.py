@@ -413,7 +413,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class RoundCounts:
-    """What the visits of a round found. Invariant: `visited` is the sum of the four after it."""
+    """Results of the visits of a round. Invariant: `visited` is the sum of the four after it."""
 
     visited: int = 0  # URLs that had been visited before the round
     unchanged: int = 0

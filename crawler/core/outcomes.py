@@ -130,7 +130,9 @@ def outcome_label(outcome: Outcome) -> OutcomeLabel:
 
 
 def failure_text(error_type: ErrorType, detail: str) -> str:
-    """What failed and which configuration key helps: "loopback (RFC 1122); network.allow_private can list …"."""
+    """The failure and the configuration key that helps, as text: "loopback (RFC 1122); network.allow_private can list
+    …".
+    """
     return "; ".join(filter(None, (detail or error_type.replace("_", " "), _ADVICE.get(error_type))))
 
 

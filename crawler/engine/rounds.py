@@ -109,7 +109,7 @@ class Rounds:
         self._scheduler.requeued(queued)
 
     def counts_with(self, settlements: Iterable[Settlement]) -> RoundCounts | None:
-        """What the counts will be once `settlements` are stored; None if no round is under way."""
+        """The counts after `settlements` are stored; None if no round is under way."""
         if self.current is None or not self.current.is_under_way:
             return None
         counts = asdict(self.current.counts)

@@ -205,7 +205,7 @@ class HttpClient:
         return self._current.pool.most_opened(limit)
 
     def held(self) -> list[tuple[str, str, int, int]]:
-        """What is held in memory: name, unit (bytes or entries), amount and limit."""
+        """The sizes of what is kept in memory: name, unit (bytes or entries), amount and limit."""
         jar, resolver = self._cookies, self._current.resolver
         return [
             *([] if jar is None else [("cookies", "bytes", jar.held_bytes, jar.limit_bytes)]),

@@ -37,7 +37,7 @@ def descriptor_limit() -> int:
 
 
 def connections_within(limit: int, connections: int) -> int:
-    """How many of these connections a limit of file descriptors has room for.
+    """The number of these connections for which a limit of file descriptors has room.
 
     At least 1, and half of a limit that is too low for RESERVED_DESCRIPTORS.
     """

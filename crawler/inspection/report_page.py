@@ -107,7 +107,7 @@ def _milliseconds(value: float) -> str:
 
 
 def _attention(found: Mapping[str, Any]) -> str:
-    """What an operator should look at, first: what failed, and where most of it did."""
+    """The part that an operator should read first: the failures, and the hosts with most of them."""
     outcomes = found["outcomes"]
     attempts = sum(outcomes.values())
     looks = []
@@ -191,7 +191,7 @@ class _TimeAxis:
         return [date_time(self._start_at + bar * self._bins_a_bar * self._bin_s)[5:16] for bar in bars]
 
     def table(self, title: str, cells: Callable[[Bin], Mapping[str, object]]) -> str:
-        """What a plot shows, in figures."""
+        """The figures of a plot as a table."""
         starts = [date_time(self._start_at + i * self._bins_a_row * self._bin_s)[:16] for i in range(len(self._rows))]
         rows = [(start, *cells(one).values()) for start, one in zip(starts, self._rows, strict=True)]
         shown = _plain_table(title, ("from, UTC", *cells(Bin())), rows)

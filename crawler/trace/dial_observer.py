@@ -53,7 +53,7 @@ class DialObserver(NetworkDialer):
         self._names = resolver
 
     async def dial(self, origin: Origin, factory: Callable[[], _Protocol]) -> tuple[_Protocol, Dialled]:
-        """As NetworkDialer."""
+        """See NetworkDialer."""
         dial = Dial(origin)
         self._dials.append(dial)
         try:
@@ -68,7 +68,7 @@ class DialObserver(NetworkDialer):
         return protocol, dial.dialled
 
     async def resolve(self, host: str) -> tuple[str, ...]:
-        """As the resolver."""
+        """See Resolver."""
         note: dict[str, Any] = {"name": host, "source": "dns", "addresses": [], "failed": None}
         if (configured := self._names.configured(host)) is not None:
             note["source"] = "literal" if configured == (host.strip("[]").rstrip("."),) else "network.resolve"
@@ -85,7 +85,7 @@ class DialObserver(NetworkDialer):
         return addresses
 
     async def connect_socket(self, address: str, port: int) -> socket.socket:
-        """As NetworkDialer."""
+        """See NetworkDialer."""
         note = {"address": address, "port": port, "failed": None}
         self._dials[-1].attempts.append(note)
         begun_mono = self._clock.mono()

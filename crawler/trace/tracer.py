@@ -55,7 +55,7 @@ OnWait = Callable[[float, str], None]
 
 @dataclass(slots=True)
 class Trace:
-    """What happened. Durations in seconds; `request` has its secrets masked.
+    """The course of one fetch. Durations in seconds; `request` has its secrets masked.
 
     `hops` are the requests for robots.txt, more than one where it redirects, and `robots` is the verdict that a crawl
     would keep, None if `robots_skipped` says why robots.txt was not requested. `result` and `response` are None where

@@ -22,7 +22,7 @@ MAX_DIRECTIVES: Final = 64  # meta elements with directives to robots
 
 @dataclass(frozen=True, slots=True)
 class ParsedPage:
-    """What a page says. URLs are absolute."""
+    """The facts from the HTML of a page. URLs are absolute."""
 
     title: str | None
     language: str | None
@@ -84,7 +84,7 @@ def parse_page(
 
 
 class _Page:
-    """What was read of one page so far."""
+    """The facts read from one page so far."""
 
     def __init__(self, max_links: int, requisites: int) -> None:
         self._requisites = requisites

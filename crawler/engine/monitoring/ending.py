@@ -39,7 +39,7 @@ class Ending:
 
     @property
     def left_by(self) -> dict[str, int]:
-        """How many URLs are left for each reason (`LeftReason`)."""
+        """The number of URLs left for each reason (`LeftReason`)."""
         sums: dict[str, int] = {}
         for one in self.left:
             sums[one.reason.value] = sums.get(one.reason.value, 0) + one.urls

@@ -145,7 +145,7 @@ def _field(head: Head, name: str) -> str | None:
 
 @dataclass(slots=True)
 class HostChange:
-    """What one batch adds to the counters of a host."""
+    """The change of a host's counters by one batch."""
 
     queued: int = 0
     fetched: int = 0

@@ -260,7 +260,7 @@ class Explainer:
         explanation.add("robots", "ok", f"{file} {rule} ({when})", **facts)
 
     def _changes(self, case: Case) -> str:
-        """How often robots.txt changed, by the versions in the store."""
+        """The number of changes of robots.txt, from the versions in the store."""
         if self._reader is None or case.host is None:
             return ""
         versions = self._reader.robots_versions(case.host["id"])
