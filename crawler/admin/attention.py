@@ -91,7 +91,7 @@ def _process(status: Mapping[str, Any]) -> Iterator[dict[str, str]]:
         text = " ".join(f"{name}={value}" for name, value in event_fields(last))
         yield _entry(
             "bad" if last["level"] in ("error", "critical") else "warn",
-            f"last warning: {last['event']} at {date_time(str(last['ts']))[:19]} UTC, {text}"[:300],
+            f"last warning: {last['event']} at {date_time(str(last['ts']))}, {text}"[:300],
             f"{count(len(warnings), 'warning')} in the log lately",
             "warnings",
         )

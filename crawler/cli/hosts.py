@@ -11,7 +11,7 @@ import click
 import orjson
 
 from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl
-from crawler.cli.output import Pen, is_terminal, quantiles, say, table, write_data
+from crawler.cli.output import Pen, is_terminal, quantiles, say, table, tsv, write_data
 from crawler.core.enums import Exit
 from crawler.core.formatting import average, count, date_time, duration, printable, timestamp, wall_time
 from crawler.core.options import PolitenessOptions
@@ -26,6 +26,11 @@ _ON_TERMINAL: Final = 40
 _LOG_BUDGET: Final = 256 * 1024 * 1024  # bytes of the newest lines, for response times and connections
 _HEAD: Final = ("HOST", "STATE", "UNTIL", "QUEUED", "ETA", "PAGES OK/ERR", "P50/P95ms", "CONNS", "REQ/CONN", "WHY")
 _RIGHT: Final = (False, False, False, True, True, True, True, True, True, False)
+# The columns of a pipe, by their names in JSON; `until` is a time.
+_COLUMNS: Final = (
+    "host", "state", "until", "queued", "eta_s", "ok", "errors", "p50_ms", "p95_ms", "connections_open",
+    "connections_opened", "requests_per_connection", "why",
+)  # fmt: skip
 _COLOURS: Final = {
     "blocked": "red",
     "held": "red",
@@ -65,7 +70,8 @@ def command(
 
     State and queue are from the store. PAGES OK/ERR counts attempts at pages since the crawl began, without those at
     robots.txt, sitemaps, feeds and probes. Response times, connections opened and requests per connection are from the
-    newest part of the log. ETA is how long the queue takes at the present rate.
+    newest part of the log. ETA is how long the queue takes at the present rate. In a pipe, values are
+    separated by tabs.
     """
     now = time.time()
     try:
@@ -97,9 +103,11 @@ def command(
     if as_json:
         write_data(b"".join(orjson.dumps(asdict(view), option=orjson.OPT_APPEND_NEWLINE) for view in shown))
         return Exit.OK
+    if not on_terminal:
+        write_data(tsv(_COLUMNS, (_values(view) for view in shown)))
+        return Exit.OK
     lines = _table(shown, now)
-    if on_terminal:
-        lines.append(Pen()(_footer(shown, chosen, found, gathered.tally), "dim"))
+    lines.append(Pen()(_footer(shown, chosen, found, gathered.tally), "dim"))
     write_data(("\n".join(lines) + "\n").encode("utf-8", "replace"))
     return Exit.OK
 
@@ -129,6 +137,11 @@ def _read_present_state(crawl: FoundCrawl) -> PresentState:
     except OSError as error:
         say(f"{crawl.paths.events_log}: {error.strerror}: open connections are not known")
         return PresentState()
+
+
+def _values(view: HostView) -> list[object]:
+    until = None if view.until_at is None else date_time(view.until_at)
+    return [until if name == "until" else getattr(view, name) for name in _COLUMNS]
 
 
 def _table(shown: Sequence[HostView], now: float) -> list[str]:

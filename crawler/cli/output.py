@@ -212,6 +212,14 @@ def table(
     return lines
 
 
+def tsv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """A table for programs: values separated by tabs, names in the first line, nothing where a value is unknown."""
+    lines = ["\t".join(head)]
+    for row in rows:
+        lines.append("\t".join("" if value is None else printable(str(value)) for value in row))
+    return ("\n".join(lines) + "\n").encode("utf-8", "replace")
+
+
 def fetch_text(line: Mapping[str, Any], pen: Pen) -> str:
     """A line of fetch.jsonl as text for a terminal."""
     outcome = str(line.get("outcome", "?"))
@@ -245,7 +253,7 @@ def event_text(line: Mapping[str, Any], pen: Pen) -> str:
 
 
 def _time(line: Mapping[str, Any]) -> str:
-    return str(line.get("ts", ""))[:23].replace("T", " ")
+    return str(line.get("ts", ""))
 
 
 def _number(line: Mapping[str, Any], name: str, shown: Callable[[float], str]) -> str:

@@ -153,7 +153,7 @@ def _text(found: Mapping[str, Any]) -> list[str]:
     if not totals["attempts"]:
         return ["nothing was fetched in this period"]
     since, until = (date_time(str(found[name])) for name in ("since", "until"))
-    lines = [pen(f"{since} … {until[11:] if until[:10] == since[:10] else until} UTC", "bold")
+    lines = [pen(f"{since} … {until}", "bold")
              + pen(f"  {duration(found['duration_s'])}", "dim")]  # fmt: skip
 
     def add(label: str, text: str) -> None:
@@ -292,7 +292,7 @@ def _host_text(values: Mapping[str, Any], pen: Pen) -> list[str]:
     each = "" if values["requests_per_minute"] is None else f", {average(values['requests_per_minute'])} per minute"
     rows = [
         ("requests", f"{count(values['requests'])}{each}, {size(values['bytes'])}"),
-        ("from … to", f"{date_time(values['first'])} … {date_time(values['last'])} UTC"),
+        ("from … to", f"{date_time(values['first'])} … {date_time(values['last'])}"),
         ("outcomes", _counts_text(values["outcomes"], pen, OUTCOME_COLOURS)),
         ("denied", f"{count(values['refused_by_us'], 'URL')}, by robots.txt or the crawl's own rules"),
         ("times above", "from the lease to the stored page, with waiting, connecting and parsing"),

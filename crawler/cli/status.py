@@ -68,7 +68,7 @@ def lines(status: Mapping[str, Any]) -> list[str]:
         shown.append(f"  {'log':<{LABEL_WIDTH}}{count(status['log_dropped'], 'line')} lost")
     if warnings := status["warnings"][-_WARNINGS_SHOWN:]:
         shown.append("  last warnings")
-        shown += [f"    {date_time(str(one['ts']))} UTC  {printable(warning_text(one))}" for one in warnings]
+        shown += [f"    {date_time(str(one['ts']))}  {printable(warning_text(one))}" for one in warnings]
     return shown
 
 

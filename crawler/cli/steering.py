@@ -70,6 +70,7 @@ def stop(config: Path | None, overrides: tuple[str, ...], output: Path | None, w
 @click.option("--reason", default="", help="The reason, shown by status, hosts and why.")
 @click.option("--host-only", is_flag=True, help="Only this host, not the hosts below it.")
 @click.option("--list", "as_list", is_flag=True, help="Print the blocked hosts; in a pipe, one JSON object per line.")
+@click.option("--json", "as_json", is_flag=True, help="With --list: one JSON object per line, also on a terminal.")
 def block(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -78,6 +79,7 @@ def block(
     reason: str,
     host_only: bool,
     as_list: bool,
+    as_json: bool,
 ) -> int:
     """Stop every request to HOST and all hosts below it, now and after every restart.
 
@@ -85,18 +87,20 @@ def block(
     """
     if as_list == (name is not None):
         raise click.UsageError("name one HOST, or use --list")
+    if as_json and not as_list:
+        raise click.UsageError("--json is for --list")
     crawl = find_crawl(config, overrides, output, changes=not as_list)
     if crawl.paths.pid() is not None:
         with Control(crawl.paths.socket) as control:
             if as_list:
-                return _print(control.call("blocks"))
+                return _print(control.call("blocks"), as_json=as_json)
             result = control.call("block", {"name": name, "reason": reason, "host_only": host_only})
     elif as_list:
 
         async def read(frontier: Frontier, _: Recovered) -> list[dict[str, Any]]:
             return [asdict(one) for one in await frontier.blocks()]
 
-        return _print(with_store(crawl, read))
+        return _print(with_store(crawl, read), as_json=as_json)
     else:
         wanted = block_of(name or "", host_only=host_only, reason=reason, at=time.time())
 
@@ -143,14 +147,14 @@ def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None
     return Exit.OK
 
 
-def _print(blocks: list[dict[str, Any]]) -> int:
-    if is_terminal():
+def _print(blocks: list[dict[str, Any]], *, as_json: bool) -> int:
+    if is_terminal() and not as_json:
         rows = [
             (printable(one["name"]), "it and below" if one["kind"] == "domain" else "it alone",
              date_time(one["at"]), printable(one["reason"]))
             for one in blocks
         ]  # fmt: skip
-        head = ("HOST", "COVERS", "BLOCKED AT (UTC)", "REASON")
+        head = ("HOST", "COVERS", "BLOCKED AT", "REASON")
         lines = table(head, rows, (False,) * len(head), Pen()) if rows else ["nothing is blocked"]
         write_data(("\n".join(lines) + "\n").encode("utf-8", "replace"))
         return Exit.OK

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final, TextIO, TypeVar
 
@@ -342,8 +342,14 @@ def _csv(row: tuple[Any, ...]) -> bytes:
 @click.argument("directory", type=click.Path(path_type=Path, readable=False), required=False)
 @crawl_options
 @click.option("--all", "shows_all", is_flag=True, help=f"Print every finding, not only the first {_FINDINGS_SHOWN}.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per finding, all of them, then the totals.")
 def verify_command(
-    directory: Path | None, config: Path | None, overrides: tuple[str, ...], output: Path | None, shows_all: bool
+    directory: Path | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    shows_all: bool,
+    as_json: bool,
 ) -> int:
     """Check an output directory, also while the crawl runs.
 
@@ -357,9 +363,14 @@ def verify_command(
     found = 0
     for finding in verify(paths, checked):
         found += 1
-        if shows_all or found <= _FINDINGS_SHOWN:
+        if as_json:
+            click.echo(orjson.dumps({"event": "finding", "text": finding}))
+        elif shows_all or found <= _FINDINGS_SHOWN:
             click.echo(printable(finding))
-    if not shows_all and found > _FINDINGS_SHOWN:
+    if as_json:
+        counts = {name: number for name, number in asdict(checked).items() if name != "archive"}
+        click.echo(orjson.dumps({"event": "summary", "findings": found, **counts}))
+    elif not shows_all and found > _FINDINGS_SHOWN:
         click.echo(f"… and {count(found - _FINDINGS_SHOWN)} more")
     checked_text = (
         f"{count(checked.records, 'record')} and {count(checked.pages, 'page')} in "

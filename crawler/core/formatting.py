@@ -98,15 +98,15 @@ def timestamp(at: float) -> str:
 
 
 def date_time(moment: float | str) -> str:
-    """Epoch seconds, or a `timestamp`, as date and time of day for people: "2026-11-23 09:00:00"."""
+    """Epoch seconds, or a `timestamp`, to the second: "2026-11-23T09:00:00Z". "" for ""."""
     text = moment if isinstance(moment, str) else utc_second(int(moment))
-    return text[:19].replace("T", " ")
+    return f"{text[:19]}Z" if text else ""
 
 
 def wall_time(at: float, now: float) -> str:
-    """The time of day, with the date where it is another day's: "09:44:10", "11-24 09:44:10", "2025-11-24 09:44"."""
+    """The time of day, with the date where it is another day's: "09:44:10Z", "2026-11-24T09:44:10Z"."""
     text, today = date_time(at), date_time(now)
-    return text[11:] if text[:10] == today[:10] else text[5:] if text[:4] == today[:4] else text[:16]
+    return text[11:] if text[:10] == today[:10] else text
 
 
 def local_time(at: float) -> str:

@@ -70,7 +70,7 @@ _RESTS: Final[Mapping[str, str]] = {"backoff": "hosts backed off", "held": "host
 def page(found: Mapping[str, Any], tally: LogTotals) -> str:
     """The whole page. `found` is the report, `tally` has the bins for the plots."""
     since, until = (date_time(str(found[name])) for name in ("since", "until"))
-    body = [f"<h1>Crawl report</h1><div class=soft>{escape(since)} … {escape(until)} UTC</div>"]
+    body = [f"<h1>Crawl report</h1><div class=soft>{escape(since)} … {escape(until)}</div>"]
     if not found["totals"]["attempts"]:
         body.append("<p>Nothing was fetched in this period.</p>")
     else:

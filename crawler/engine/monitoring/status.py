@@ -289,7 +289,7 @@ class Monitor:
         since = date_time(self._clock.now() - (now - outage.since_mono))
         why = f" ({outage.last_error})" if outage.last_error else ""
         hosts = count(len(outage.failing), "host")
-        return f"since {since} UTC: {hosts} that responded before fail{why} and none responds"
+        return f"since {since}: {hosts} that responded before fail{why} and none responds"
 
     def _host_figures(self, now: float) -> _HostFigures:
         """Count the hosts, or return the last figures: they may be as old as 50 times the time that counting takes."""

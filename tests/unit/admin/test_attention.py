@@ -37,7 +37,7 @@ def test_nothing_while_all_is_well() -> None:
         ({"log_dropped": 2}, "bad", "2 log lines could not", ""),
         ({"memory": [{"name": "store", "unit": "bytes", "held": 900, "limit": 1_000}]}, "warn", "900 B of", "memory"),
         ({"warnings": [{"ts": "2026-11-30T02:59:00.000Z", "event": "disk_low", "level": "error", "path": "/x"}]},
-         "bad", "disk_low at 2026-11-30 02:59:00 UTC, path=/x", "warnings"),
+         "bad", "disk_low at 2026-11-30T02:59:00Z, path=/x", "warnings"),
     ],
 )  # fmt: skip
 def test_each_cause_is_told(changes: dict[str, Any], level: str, text: str, show: str) -> None:

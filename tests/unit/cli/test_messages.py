@@ -1,13 +1,14 @@
 """Messages of the commands: numbers with their nouns, mistakes, and what was not found."""
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
 
 from crawler.admin.commands import brief
 from crawler.cli import main
-from crawler.cli.output import Pen, event_text
+from crawler.cli.output import Pen, event_text, tsv
 from crawler.cli.status import warning_text
 from crawler.cli.steering import change_lines
 from crawler.core.enums import Source
@@ -78,9 +79,48 @@ def test_blocks_are_a_table_on_a_terminal(
     assert _run(capfd, "block", "--list", "--output", tmp_path)[1].startswith('{"name":"evil.test"')
     monkeypatch.setattr("crawler.cli.steering.is_terminal", lambda: True)
     lines = _run(capfd, "block", "--list", "--output", tmp_path)[1].splitlines()
-    assert lines[0].split() == ["HOST", "COVERS", "BLOCKED", "AT", "(UTC)", "REASON"]
+    assert lines[0].split() == ["HOST", "COVERS", "BLOCKED", "AT", "REASON"]
     assert lines[1].startswith("evil.test  it and below")
     assert lines[1].endswith("a complaint")
+    assert _run(capfd, "block", "--list", "--json", "--output", tmp_path)[1].startswith('{"name":"evil.test"')
+    assert _run(capfd, "block", "e.org", "--json", "--output", tmp_path)[0] == 2
+
+
+def test_hosts_in_a_pipe_are_separated_by_tabs(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names as in JSON, plain numbers, and nothing for what is unknown; on a terminal a table."""
+    asyncio.run(_stored(tmp_path))
+    head, row = _run(capfd, "hosts", "--output", tmp_path)[1].splitlines()
+    values = dict(zip(head.split("\t"), row.split("\t"), strict=True))
+    (found,) = map(json.loads, _run(capfd, "hosts", "--json", "--output", tmp_path)[1].splitlines())
+    assert {name: "" if found[name] is None else str(found[name]) for name in values if name != "until"} == {
+        name: value for name, value in values.items() if name != "until"
+    }
+    assert (values["host"], values["state"], values["until"], values["queued"]) == ("e.org", "new", "", "1")
+    monkeypatch.setattr("crawler.cli.hosts.is_terminal", lambda: True)
+    assert _run(capfd, "hosts", "--output", tmp_path)[1].startswith("HOST   STATE")
+
+
+def test_a_separator_in_a_value_is_none() -> None:
+    """Text from outside makes neither columns nor lines."""
+    assert (
+        tsv(("a", "b"), [("x\ty", "z\n"), (None, 1.5)])
+        == "a\tb\nx\N{REPLACEMENT CHARACTER}y\tz\N{REPLACEMENT CHARACTER}\n\t1.5\n".encode()
+    )
+
+
+def test_findings_as_json(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A line each, then the totals."""
+    asyncio.run(_stored(tmp_path))
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "warc").mkdir()
+    (tmp_path / "warc" / "crawl-20261130000000-00001.warc.gz").write_bytes(b"x")
+    code, out, _ = _run(capfd, "verify", "--json", "--output", tmp_path)
+    *findings, summary = map(json.loads, out.splitlines())
+    assert [one["event"] for one in findings] == ["finding"] * len(findings)
+    assert (summary["event"], summary["findings"], code) == ("summary", len(findings), 1 if findings else 0)
+    assert "warc" in findings[0]["text"]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_a_screen_shows_the_bottleneck_and_requests_in_flight() -> None:
     for words in (
         "news is crawling  up 1 h", "politeness: 3 hosts with work", "8,123", "12.4 requests each",
         "1 error, 13 HTTP errors (4xx, 5xx), 1 denied", "1 in backoff",
-        "30 s  first_byte       #0.5", "backoff 8 min", "429 Retry-After 480", "09:00:00  loop_lag lag_ms=300",
+        "30 s  first_byte       #0.5", "backoff 8 min", "429 Retry-After 480", "09:00:00Z  loop_lag lag_ms=300",
     ):  # fmt: skip
         assert words in text, words
     assert "\x1b" not in text

@@ -140,7 +140,7 @@ def step(explanation: Explanation, name: str) -> tuple[str, str]:
          "nothing, unless `crawler requeue` queues it"),
         ("private/x", "denied", 'not fetched: denied by robots.txt, line 6 "Disallow: /private"',
          "robots.txt is requested again in 21 h 59 min"),
-        ("old", "denied", 'line 6 "Disallow: /old" (09:00:00; the rules now allow it)', "judged again"),
+        ("old", "denied", 'line 6 "Disallow: /old" (09:00:00Z; the rules now allow it)', "judged again"),
         ("no/z", "queued", 'not fetched: out of scope: crawler.toml:15  exclude "/no/**"', "it will be denied"),
     ],
 )  # fmt: skip
@@ -199,7 +199,7 @@ def test_the_steps_show_their_evidence(store: Path) -> None:
         "ok",
         'https://e.org/robots.txt line 5 "Allow: /private/open" (fetched 2 h ago)',
     )
-    assert step(explanation, "found") == ("", "09:00:00 as a link via https://e.org/, depth 1")
+    assert step(explanation, "found") == ("", "09:00:00Z as a link via https://e.org/, depth 1")
     explanation = explain(store, SEED)
     assert step(explanation, "archive") == ("", "warc/w.warc.gz.open at byte 3, sha256:AA")
 
@@ -252,7 +252,7 @@ def test_a_host_whose_robots_txt_fails_is_held(store: Path) -> None:
     explanation = explain(store, "https://held.e.org/x", rules)
     assert explanation.verdict == "queued"
     assert explanation.deny_reason == "robots_unreachable"
-    assert "cannot be read (status 503) since 08:00:00; requested again at 09:09:00" in step(explanation, "robots")[1]
+    assert "cannot be read (status 503) since 08:00:00Z; requested again at 09:09:00Z" in step(explanation, "robots")[1]
     assert "in 8 min 59 s" in explanation.next_text
 
 
@@ -329,7 +329,7 @@ async def test_a_host_that_backs_off_is_shown_with_the_reason(tmp_path: Path) ->
         tmp_path / "frontier.db", "https://www.slow.edu/", Rules(seed_hosts=("www.slow.edu",)), now=NOW
     )
     assert step(explanation, "host") == (
-        "wait", "slow.edu backs off until 09:08:00 (in 8 min): 429 Retry-After 480, 2 failures in a row"
+        "wait", "slow.edu backs off until 09:08:00Z (in 8 min): 429 Retry-After 480, 2 failures in a row"
             "; the queue takes at least 8 min 01 s",
     )  # fmt: skip
     assert explanation.headline == "not fetched yet: queued; its host backs off (429 Retry-After 480)"
@@ -398,7 +398,7 @@ async def test_a_block_and_a_takedown_are_shown(tmp_path: Path) -> None:
     await frontier.close(clean=True)
     rules = Rules(seed_hosts=("www.evil.test",))
     explanation = explain(path, "https://www.evil.test/x", rules)
-    assert explanation.headline == "not fetched: domain evil.test was blocked 09:00:00: a complaint"
+    assert explanation.headline == "not fetched: domain evil.test was blocked 09:00:00Z: a complaint"
     assert step(explanation, "block")[0] == "DENY"
     assert "stays queued" in explanation.next_text
     assert explain(path, "https://www.evil.test/new", rules).verdict == "would_deny"
@@ -441,7 +441,7 @@ async def test_no_visit_is_promised_that_cannot_happen(tmp_path: Path, state: Ur
     await frontier.close(clean=True)
     explanation = explain(path, url, rules)
     words = {
-        "block": "; now domain e.org was blocked 09:00:00: a complaint",
+        "block": "; now domain e.org was blocked 09:00:00Z: a complaint",
         "exclude": '; now out of scope: crawler.toml:9  exclude "/x"',
         "robots": '; now denied by robots.txt, line 2 "Disallow: /x"',
     }
@@ -466,7 +466,7 @@ async def test_a_suspect_is_shown_with_its_template(tmp_path: Path) -> None:
     assert explanation.headline == "not fetched: it belongs to a part of its host that looks endless"
     assert "`crawler release e.org`" in explanation.next_text
     words = (
-        '"/calendar/{date}" looks endless since 09:00:00: its pages are alike; '
+        '"/calendar/{date}" looks endless since 09:00:00Z: its pages are alike; '
         "200 suspects were fetched and led to more pages of the kind"
     )
     assert step(explanation, "trap") == ("WAIT", words)
@@ -475,7 +475,7 @@ async def test_a_suspect_is_shown_with_its_template(tmp_path: Path) -> None:
     assert explain(path, "https://e.org/" + "a/" * 40, rules).deny_reason == "trap_path"
     await frontier.settle(batch(templates=[replace(row, released_at=NOW)]))
     explanation = explain(path, "https://e.org/calendar/2031-01-01", rules)
-    assert step(explanation, "trap") == ("ok", '"/calendar/{date}" was suspected, released 09:00:00')
+    assert step(explanation, "trap") == ("ok", '"/calendar/{date}" was suspected, released 09:00:00Z')
     await frontier.close(clean=True)
 
 
@@ -493,11 +493,11 @@ async def test_a_revisit_and_a_robots_txt_that_changed_are_shown(tmp_path: Path)
         await frontier.settle(batch(visit(robots_task, robots=record)))
     await frontier.settle(batch(visit(seed, next_at=NOW + 10)))
     explanation = explain(path, SEED)
-    assert explanation.next_text == "fetched again in 9 s (09:00:10)"
+    assert explanation.next_text == "fetched again in 9 s (09:00:10Z)"
     await frontier.promote_revisits(now=NOW + 11, limit=9)
     explanation = explain(path, SEED, now=NOW + 12)
     assert explanation.headline == "fetched 1 time; queued to be fetched again"
-    assert "changed 2 times, last 09:00:02" in step(explanation, "robots")[1]
+    assert "changed 2 times, last 09:00:02Z" in step(explanation, "robots")[1]
     await frontier.close(clean=True)
 
 
@@ -549,17 +549,17 @@ async def test_auxiliary_requests_for_a_url_are_shown(tmp_path: Path) -> None:
     await frontier.settle(batch(visit(robots_task, robots=RobotsRecord("rules", 200, b"", NOW, NOW + 9))))
     explanation = explain(path, f"{SEED}map.xml")
     assert explanation.headline.startswith(
-        "requested as a sitemap, not as a page: status 200 (09:00:00, 1 s ago); as a page"
+        "requested as a sitemap, not as a page: status 200 (09:00:00Z, 1 s ago); as a page"
     )
     assert explanation.verdict == "would_fetch"
     assert explain(path, f"{SEED}news").headline.startswith(
         "to be requested as a feed, not as a page: queued (not yet)"
     )
     robots = explain(path, f"{SEED}robots.txt")
-    assert robots.headline.startswith("requested as robots.txt, not as a page: status 200, rules (09:00:00")
+    assert robots.headline.startswith("requested as robots.txt, not as a page: status 200, rules (09:00:00Z")
     both = explain(path, f"{SEED}both")
     assert both.headline.startswith("fetched: status 404")
-    assert step(both, "asked") == ("", "requested as a sitemap: status 200 (09:00:00, 1 s ago)")
+    assert step(both, "asked") == ("", "requested as a sitemap: status 200 (09:00:00Z, 1 s ago)")
     assert not any(one.name == "asked" for one in explain(path, f"{SEED}other").steps)
     await frontier.close(clean=True)
 
