@@ -153,7 +153,8 @@ async def _run(
             refused, taken_down = await engine.open(recovered, same_delays=same_delays(output, options.politeness))
             for words in taken_down:
                 view.tell(f"seed {words}")
-            write_run_file(settings.paths(), run_id=logs.run_id, configuration=configuration, rules=settings.rules())
+            rules = settings.rules(mode)
+            write_run_file(settings.paths(), run_id=logs.run_id, configuration=configuration, rules=rules)
             totals = await frontier.totals()
             logs.event(
                 Event.READY, queued=totals.queued, waiting=totals.waiting, hosts=totals.hosts,

@@ -69,6 +69,7 @@ class Service:
         read_again: Callable[[], Loaded] | None,
     ) -> None:
         self._engine = engine
+        self._mode: Mode = mode
         self._reporter = reporter
         self._logs = logs
         self._about = {
@@ -166,7 +167,7 @@ class Service:
         def explain() -> Mapping[str, Any]:
             reader = StoreReader(settings.frontier_path, is_live=True)
             try:
-                return Explainer(reader, settings.rules(), is_live=True, now=now).why(url).as_json()
+                return Explainer(reader, settings.rules(self._mode), is_live=True, now=now).why(url).as_json()
             finally:
                 reader.close()
 
@@ -297,7 +298,8 @@ class Reloader:
         self.reloaded_at = self._engine.clock.now()
         self._logs.event(Event.RELOAD_OK, changed=list(found.live), needs_restart=list(found.restart))
         try:
-            write_run_file(new.paths(), run_id=self._logs.run_id, configuration=self._configuration, rules=new.rules())
+            rules = new.rules(self._mode)
+            write_run_file(new.paths(), run_id=self._logs.run_id, configuration=self._configuration, rules=rules)
         except OSError as error:  # on a full disk: other programs judge by the older rules until the next reload
             output = str(new.output_directory)
             self._logs.event(Event.DISK_LOW, path=output, free_bytes=0, min_free_bytes=0, detail=str(error))

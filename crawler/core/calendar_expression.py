@@ -1,17 +1,18 @@
 """Calendar expressions of systemd.time(7), as timers have them: "daily", "Mon..Fri 06:00", "*:0/15 Europe/Berlin".
 
 As for systemd, a time of day that the clocks skip does not come that day, and one that they show twice comes the first
-time. Left out are fractions of seconds and seconds since the epoch (@…). Pure: the offsets of time zones come in as a
-function.
+time. Left out are fractions of seconds and seconds since the epoch (@…). Parsing is pure; `first_after` reads the rules
+of time zones from the machine.
 """
 
 import re
 from bisect import bisect_left
 from calendar import monthrange, timegm
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
 
 MAX_LENGTH: Final = 200  # characters of an expression
 SEARCH_YEARS: Final = 50  # how far ahead is searched: 29 February is a Monday every 28 or 40 years
@@ -210,3 +211,20 @@ def _number(text: str, *, is_year: bool) -> int:
     if is_year and value < 100:
         return value + (1900 if value >= 70 else 2000)
     return value
+
+
+def first_after(expressions: Iterable[str], at: float) -> float | None:
+    """The first time after `at` (UTC) at which one of them comes, None if none does. Raises CalendarError,
+    ZoneInfoNotFoundError.
+    """
+    parsed = map(parse_calendar, expressions)
+    found = (one.next_after(at, utc_offset_of(one.zone)) for one in parsed)
+    return min((then for then in found if then is not None), default=None)
+
+
+def utc_offset_of(zone: str | None) -> Callable[[float], float]:
+    """Seconds by which the clocks of a time zone are ahead of UTC at a time (UTC); None: the machine's own (TZ,
+    /etc/localtime). Raises ZoneInfoNotFoundError.
+    """
+    info = None if zone is None else ZoneInfo(zone)
+    return lambda at: (datetime.fromtimestamp(at, UTC).astimezone(info).utcoffset() or timedelta()).total_seconds()

@@ -98,6 +98,7 @@ class Rules:
     robots_token: str = ""  # product token for robots.txt
     allow_private: tuple[str, ...] = ()  # network.allow_private
     resolve: tuple[tuple[str, tuple[str, ...]], ...] = ()  # network.resolve
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)  # of a daemon
 
 
 def dump_rules(rules: Rules) -> dict[str, Any]:
@@ -118,6 +119,7 @@ def load_rules(table: object) -> Rules | None:
         known["scope"] = ScopeOptions(**scope)
         known["politeness"] = PolitenessOptions(**_known_fields(PolitenessOptions, known.get("politeness", {})))
         known["traps"] = TrapOptions(**_known_fields(TrapOptions, known.get("traps", {})))
+        known["schedule"] = ScheduleOptions(**_known_fields(ScheduleOptions, known.get("schedule", {})))
         return Rules(**known)
     except (TypeError, AttributeError):
         return None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
+from crawler.core.calendar_expression import utc_offset_of
 from crawler.core.clock import Clock, Hours
 from crawler.core.enums import Source, StoppedBy
 from crawler.core.models import Denied, Discovered, Origin, Suspects
@@ -38,7 +39,7 @@ from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
 from crawler.engine.pages.worker import Fetches, Worker
 from crawler.engine.reevaluation import Reevaluation
 from crawler.engine.rounds import Rounds
-from crawler.engine.schedule import Schedule, utc_offset_of
+from crawler.engine.schedule import Schedule
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.prefetch import PREFETCH_TOTAL
 from crawler.engine.scheduling.rate_limits import CrawlRateLimiter

@@ -5,16 +5,13 @@ Persistent= of a timer of systemd. Another schedule begins at the time it comes 
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import orjson
 
-from crawler.core.calendar_expression import parse_calendar
+from crawler.core.calendar_expression import first_after
 from crawler.core.clock import Clock
 from crawler.core.formatting import timestamp
 from crawler.core.models import Discovered
@@ -88,7 +85,7 @@ class Schedule:
             if self._options is not options:  # a reload
                 return 0.0
             self._since_at = since_at
-        self.next_at = next_visit_at(options, self._since_at)
+        self.next_at = first_after(options.at, self._since_at)
         if self.next_at is None or self.next_at > now:
             return CHECK_S if self.next_at is None else min(CHECK_S, self.next_at - now)
         await to_the_end(self._visit(options, now))
@@ -102,7 +99,7 @@ class Schedule:
             fields["queued"] = await self._queue_seeds()
         await self._store(options, now)
         if self._options is options:
-            self._since_at, self.next_at = now, next_visit_at(options, now)
+            self._since_at, self.next_at = now, first_after(options.at, now)
             if self.next_at is not None:
                 fields["next"] = timestamp(self.next_at)
         self._on_event(Event.SCHEDULE, fields)
@@ -117,23 +114,6 @@ class Schedule:
 
     async def _store(self, options: ScheduleOptions, at: float) -> None:
         await self._frontier.store_value(_STORED, orjson.dumps({"at": at, "schedule": _words(options)}))
-
-
-def next_visit_at(options: ScheduleOptions, since_at: float) -> float | None:
-    """The first time after `since_at` (UTC) at which a schedule visits; None if there is none."""
-    expressions = map(parse_calendar, options.at)
-    found = (one.next_after(since_at, utc_offset_of(one.zone)) for one in expressions)
-    return min((at for at in found if at is not None), default=None)
-
-
-def utc_offset_of(zone: str | None) -> Callable[[float], float]:
-    """Seconds by which the clocks of a time zone are ahead of UTC at a time (UTC); None: the machine's own (TZ,
-    /etc/localtime). Raises ZoneInfoNotFoundError.
-    """
-    if zone is None:
-        return lambda at: float(time.localtime(at).tm_gmtoff)
-    info = ZoneInfo(zone)
-    return lambda at: (datetime.fromtimestamp(at, info).utcoffset() or timedelta(0)).total_seconds()
 
 
 def _words(options: ScheduleOptions) -> list[str]:

@@ -110,8 +110,8 @@ class Settings(sections.Sections):
         directory = Path(self.crawl.name) / str(parse_seed(self.seeds[0])[1]).partition("//")[2]
         return replace(self, output=self.output.model_copy(update={"directory": str(directory)}))
 
-    def rules(self) -> Rules:
-        """The rules by which URLs are judged, for commands that explain a crawl."""
+    def rules(self, mode: Mode = "run") -> Rules:
+        """The rules by which URLs are judged, for commands that explain a crawl. A schedule is a daemon's."""
         network = self.network_options()
         return Rules(
             scope=self.scope_options(),
@@ -121,6 +121,7 @@ class Settings(sections.Sections):
             robots_token=self.robots_token,
             allow_private=network.allow_private,
             resolve=network.resolve,
+            schedule=self.schedule_options() if mode == "run" else ScheduleOptions(),
         )
 
     @property

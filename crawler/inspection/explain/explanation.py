@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from crawler.core.enums import DenyReason, TaskKind, UrlState
+from crawler.core.calendar_expression import first_after
+from crawler.core.enums import DenyReason, Source, TaskKind, UrlState
 from crawler.core.formatting import ago, count, duration, wall_time
 from crawler.core.models import Origin
-from crawler.core.options import Rules
+from crawler.core.options import Rules, ScheduleOptions
 from crawler.core.politeness import host_delay
 from crawler.core.url import kind_key_of, target_of
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
@@ -159,9 +160,7 @@ class Conclusion:
                 explanation.headline = (
                     f"not fetched: given up after {count(explanation.attempts, 'attempt')}: {self._error()}"
                 )
-                explanation.next_text = (
-                    self._fetched_again(due) if due else "nothing, unless `crawler requeue` queues it"
-                )
+                explanation.next_text = self._next_visit(due) or "nothing, unless `crawler requeue` queues it"
             case UrlState.WAITING:
                 explanation.verdict, explanation.next_at = "waiting", due
                 explanation.headline = f"not fetched yet: attempt {explanation.attempts} failed ({self._error()})"
@@ -197,8 +196,7 @@ class Conclusion:
                 text = f"warc/{name} at byte {count(visit['warc_offset'])}, {content or visit['digest'] or 'no digest'}"
                 explanation.add("archive", "", text,
                            file=file["name"], offset=visit["warc_offset"], digest=visit["digest"], **facts)  # fmt: skip
-        explanation.next_at = due
-        explanation.next_text = self._fetched_again(due) if due else "nothing: it is fetched once"
+        explanation.next_text = self._next_visit(due) or "nothing: it is fetched once"
 
     def _content(self, visit: Row) -> tuple[str, dict[str, Any]]:
         """The record that holds the content, if that is not the last one."""
@@ -282,9 +280,17 @@ class Conclusion:
             return f"{visit['last_error']}{detail}"
         return f"status {visit['last_status']}"
 
-    def _fetched_again(self, due: float) -> str:
+    def _next_visit(self, due: float | None) -> str:
+        """When the URL is visited again, by its due date or by the schedule, whichever comes first; "": never."""
+        by = ""
+        schedule = self.rules.schedule if self.rules is not None else ScheduleOptions()
+        is_seed = self.case.row is not None and self.case.row["source"] == Source.SEED
+        if schedule.what == "all" or is_seed:
+            then = first_after(schedule.at, self.now)
+            if then is not None and (due is None or then < due):
+                due, by = then, ", by [schedule]" + ("" if schedule.what == "all" else " if it is one of crawl.seeds")
         self.explanation.next_at = due
-        return self._unless_denied(f"fetched again {self._when(due)}")
+        return "" if due is None else self._unless_denied(f"fetched again {self._when(due)}{by}")
 
     def _unless_denied(self, text: str) -> str:
         """`text`, the next step, unless the present rules forbid it; then the headline says so as well."""

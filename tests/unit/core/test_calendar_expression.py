@@ -5,13 +5,12 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 import pytest
 
-from crawler.core.calendar_expression import MAX_LENGTH, CalendarError, parse_calendar
+from crawler.core.calendar_expression import MAX_LENGTH, CalendarError, first_after, parse_calendar, utc_offset_of
 
 BASES = (
     "2026-11-30 03:00:00",
@@ -39,11 +38,6 @@ WRONG = (
 )  # fmt: skip
 
 
-def offset_of(zone: str) -> Callable[[float], float]:
-    info = ZoneInfo(zone)
-    return lambda at: datetime.fromtimestamp(at, info).utcoffset().total_seconds()  # type: ignore[union-attr]
-
-
 def epoch(text: str) -> float:
     return datetime.strptime(text, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC).timestamp()
 
@@ -63,7 +57,7 @@ def ours(expression: str, base: str, iterations: int) -> list[float]:
     parsed = parse_calendar(expression)
     found, at = [], epoch(base)
     for _ in range(iterations):
-        following = parsed.next_after(at, offset_of(parsed.zone or "UTC"))
+        following = parsed.next_after(at, utc_offset_of(parsed.zone or "UTC"))
         if following is None:
             break
         assert following > at
@@ -110,3 +104,17 @@ def test_parsing_and_searching_are_bounded() -> None:
     assert parse_calendar("Mon *-02-30 *:*:*").next_after(0.0, lambda at: 0.0) is None
     assert parse_calendar("2026-01-01 *:*:59").next_after(epoch("2026-01-01 23:59:59"), lambda at: 0.0) is None
     assert time.perf_counter() - begun < 2.0
+
+
+def test_without_a_time_zone_the_clock_of_the_machine_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of several expressions counts."""
+    monkeypatch.setenv("TZ", "Asia/Kolkata")
+    time.tzset()
+    try:
+        at = epoch("2026-11-30 03:00:00")
+        assert first_after(["10:00", "daily Europe/Berlin"], at) == epoch("2026-11-30 04:30:00")
+        assert first_after(["2020-01-01"], at) is None
+        assert first_after([], at) is None
+    finally:
+        monkeypatch.undo()
+        time.tzset()

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from crawler.core.calendar_expression import first_after
 from crawler.core.options import RecrawlOptions, ScheduleOptions
 from crawler.engine import crawl
 from crawler.engine.options import EngineOptions
-from crawler.engine.schedule import next_visit_at
 from crawler.frontier.base import Frontier
 from tests.support.engine import AT_ONCE, Harness
 from tests.support.memory_frontier import MemoryFrontier
@@ -74,7 +74,7 @@ def test_seeds_are_visited_anew_at_each_time_and_nothing_else_is() -> None:
         await elapse(HOUR)
 
     harness = daemon(HOURLY, meanwhile)
-    first = round(next_visit_at(HOURLY, EPOCH) or 0.0) - EPOCH
+    first = round(first_after(HOURLY.at, EPOCH) or 0.0) - EPOCH
     assert times(harness, ROOT) == [0, first, first + HOUR, first + 2 * HOUR]
     assert (len(times(harness, CHILD)), times(harness, f"{ROOT}new")) == (1, [first + 2 * HOUR])
     assert harness.events_named("schedule")[0] == {
@@ -118,7 +118,7 @@ def test_what_was_missed_is_caught_up_once(missed: int) -> None:
     run(earlier())
     harness = daemon(HOURLY, once, frontier=frontier)
     assert len(times(harness, ROOT)) == (1 if missed else 0)
-    assert harness.engine.schedule.next_at == next_visit_at(HOURLY, EPOCH)
+    assert harness.engine.schedule.next_at == first_after(HOURLY.at, EPOCH)
 
 
 def test_another_schedule_comes_into_force_live() -> None:

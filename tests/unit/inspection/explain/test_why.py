@@ -25,7 +25,7 @@ from crawler.core.models import (
     Task,
     TemplateRow,
 )
-from crawler.core.options import PolitenessOptions, Rules, ScopeOptions, ScopeRule
+from crawler.core.options import PolitenessOptions, Rules, ScheduleOptions, ScopeOptions, ScopeRule
 from crawler.core.scope import Scope
 from crawler.core.url import kind_key_of, parse, respelled_key_of
 from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierVersion
@@ -150,6 +150,21 @@ def test_every_state_of_a_url_is_shown(store: Path, path: str, verdict: str, hea
     assert explanation.known
     assert (explanation.verdict, headline in explanation.headline) == (verdict, True), explanation.headline
     assert following in explanation.next_text
+
+
+@pytest.mark.parametrize(
+    ("what", "path", "following"),
+    [
+        ("seeds", "", "fetched again in 14 h 59 min (11-24 00:00:00), by [schedule] if it is one of crawl.seeds"),
+        ("seeds", "done", "nothing: it is fetched once"),
+        ("all", "done", "fetched again in 14 h 59 min (11-24 00:00:00), by [schedule]"),
+        ("all", "gave-up", "fetched again in 14 h 59 min (11-24 00:00:00), by [schedule]"),
+        ("all", "waiting", "tried again in 4 min 59 s"),
+    ],
+)
+def test_the_next_time_of_the_schedule_is_shown(store: Path, what: str, path: str, following: str) -> None:
+    rules = replace(RULES, schedule=ScheduleOptions(at=("daily UTC", "yearly UTC"), what=what))
+    assert explain(store, SEED + path, rules).next_text.startswith(following)
 
 
 @pytest.mark.parametrize(
