@@ -21,7 +21,7 @@ from crawler.cli.crawl_options import (
     shorthand_overrides,
     with_shorthand_names,
 )
-from crawler.cli.default_crawl import require_configuration
+from crawler.cli.default_crawl import no_seeds, require_configuration
 from crawler.cli.output import not_written, say, write_data
 from crawler.core.enums import Exit, StoppedBy
 from crawler.core.formatting import count, counts, duration, local_date, local_time
@@ -83,7 +83,7 @@ def crawl_command(
     if urls:
         settings = with_seeds(settings, list(urls))
     if not settings.seeds:
-        raise click.UsageError("no URL: name one, or put crawl.seeds into the configuration (-c FILE)")
+        raise no_seeds(config)
     settings = settings.with_default_output()
     if others := other_files(settings.output_directory):
         named = others[0] + (", …" if others[1:] else "")

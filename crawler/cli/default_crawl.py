@@ -55,7 +55,7 @@ def default_crawl(
         if found is None:
             raise click.UsageError(_NAME_IT)
         if changes and not (here and found.output == Path() and _stranger(Path("run.json")) is None):
-            raise click.UsageError(f"{_NAME_IT}. The one found here: {_with_options(found.options)}")
+            raise click.UsageError(f"{_NAME_IT}{_found_here(found)}")
     say(f"using {found.why}")
     return found.config, found.output
 
@@ -71,6 +71,14 @@ def default_configuration(config: Path | None) -> Path | None:
     return found.config
 
 
+def no_seeds(config: Path | None) -> click.UsageError:
+    """The error of `crawler crawl` without a URL, with the command for the configuration that is here."""
+    found = None if config is not None else _from_environment() or _configuration_file()
+    return click.UsageError(
+        "no URL: name one, or put crawl.seeds into the configuration (-c FILE)" + (_found_here(found) if found else "")
+    )
+
+
 def require_configuration(config: Path | None) -> Path:
     """The configuration as given, or the default. Raises UsageError if there is none."""
     found = default_configuration(config)
@@ -80,6 +88,10 @@ def require_configuration(config: Path | None) -> Path:
             f"{SYSTEM_CONFIGURATION} that can be read. `crawler init` writes one"
         )
     return found
+
+
+def _found_here(found: _Default) -> str:
+    return f". The one found here: {_with_options(found.options)}"
 
 
 def _from_environment() -> _Default | None:

@@ -172,3 +172,11 @@ def test_a_directory_given_as_a_key_is_no_default(capfd: pytest.CaptureFixture[s
     """The only crawl here is another one."""
     crawl("only")
     assert called(capfd, "hosts", "-o", "output.directory=elsewhere")[0] == 2
+
+
+def test_a_crawl_without_a_url_names_the_configuration_here(capfd: pytest.CaptureFixture[str]) -> None:
+    """It is not taken: it may name the directory of a service."""
+    assert "The one found" not in called(capfd, "crawl", "--json")[2]
+    configured("crawler.toml", "own")
+    code, _, err = called(capfd, "crawl", "--json")
+    assert (code, "no URL: name one" in err, "crawler crawl -c crawler.toml --json" in err) == (2, True, True)
