@@ -104,6 +104,14 @@ def is_http_error(status_code: int) -> bool:
     return status_code >= 400 or status_code == 304
 
 
+# A noun, which has a plural, or what follows the number.
+_OUTCOME_WORDS: Final[Mapping[OutcomeLabel, tuple[str, str]]] = {
+    OutcomeLabel.OK: ("", " ok"), OutcomeLabel.NOT_MODIFIED: ("", " not modified"),
+    OutcomeLabel.REDIRECT: ("redirect", ""), OutcomeLabel.HTTP_ERROR: ("HTTP error", ""),
+    OutcomeLabel.ERROR: ("error", ""), OutcomeLabel.TRUNCATED: ("", " truncated"), OutcomeLabel.DENIED: ("", " denied"),
+}  # fmt: skip
+
+
 def outcome_label(outcome: Outcome) -> OutcomeLabel:
     """The label that attempts are counted by.
 
@@ -127,6 +135,15 @@ def outcome_label(outcome: Outcome) -> OutcomeLabel:
             return OutcomeLabel.DENIED
         case _:
             assert_never(outcome)
+
+
+def outcomes_text(outcomes: Mapping[str, int]) -> str:
+    """Attempts by outcome, for people, without what is 0: "84 ok, 3 redirects, 1 HTTP error"."""
+    return ", ".join(
+        f"{count(number, noun)}{adjective}"
+        for label, (noun, adjective) in _OUTCOME_WORDS.items()
+        if (number := outcomes.get(label, 0))
+    )
 
 
 def failure_text(error_type: ErrorType, detail: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from crawler.core.enums import ErrorType, TaskKind, TruncatedReason, UrlState
+from crawler.core.media_types import XHTML, mime_type
 from crawler.core.models import Counters, Denied, Failed, Fetched, NotModified, Outcome, Redirected, Settlement
 from crawler.core.outcomes import outcome_label, response_of
 
@@ -27,6 +28,7 @@ class CrawlCounters:
 
     responses: int = 0
     pages: int = 0
+    html: int = 0
     bytes: int = 0
     errors: int = 0
     denied: int = 0
@@ -77,7 +79,9 @@ class CrawlCounters:
 
     def stored(self, settlement: Settlement) -> None:
         """Count a stored visit."""
-        self.pages += is_stored_page(settlement)
+        if is_stored_page(settlement):
+            self.pages += 1
+            self.html += _is_html(settlement.outcome)
         if settlement.state is UrlState.GAVE_UP and settlement.task.kind is TaskKind.PAGE:
             self.gave_up[_failure(settlement.outcome)] += 1
 
@@ -110,6 +114,10 @@ def _failure(outcome: Outcome) -> str:
         return outcome.error_type.value
     response = response_of(outcome)
     return "" if response is None else f"status {response.head.status_code}"
+
+
+def _is_html(outcome: Outcome) -> bool:
+    return isinstance(outcome, Fetched) and mime_type(outcome.head.content_type) in ("text/html", XHTML)
 
 
 def is_stored_page(settlement: Settlement) -> bool:

@@ -157,6 +157,8 @@ class EventLog:
     def details(self, counters: CrawlCounters) -> dict[str, dict[str, int]]:
         """Counts by reason, for the table at the end."""
         return {
+            "outcomes": {str(word): number for word, number in counters.outcomes.items()},
+            "kinds": {"HTML": counters.html, "other": counters.pages - counters.html},
             "failures": dict(counters.gave_up),
             "error_types": dict(counters.error_types),
             "deny_reasons": dict(counters.deny_reasons),

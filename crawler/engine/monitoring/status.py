@@ -78,6 +78,7 @@ class Counts:
 
     responses: int
     pages: int
+    html: int
     bytes: int
     errors: int
     denied: int
@@ -229,7 +230,7 @@ class Monitor:
             opens_at=conditions.opens_at,
             rates=rates,
             counts=Counts(
-                counters.responses, counters.pages, counters.bytes, counters.errors, counters.denied,
+                counters.responses, counters.pages, counters.html, counters.bytes, counters.errors, counters.denied,
                 counters.links_found, counters.links_new, _plain(counters.answers), counters.auxiliary,
                 counters.gave_up.total(), _plain(counters.outcomes), _plain(counters.error_types),
                 _plain(counters.deny_reasons),

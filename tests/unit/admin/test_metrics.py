@@ -37,6 +37,7 @@ def page() -> str:
     )
     counts = Counts(
         responses=50,
+        html=0,
         pages=40,
         bytes=12_345,
         errors=2,
