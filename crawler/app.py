@@ -23,16 +23,17 @@ from crawler.core.url import UrlError, parse_seed
 from crawler.daemon import Notifier, is_journal_stream
 from crawler.engine.engine import Engine, SystemClock
 from crawler.engine.monitoring.ending import Ending, round_fields, summarise
-from crawler.engine.monitoring.event_log import EventLog
+from crawler.engine.monitoring.event_log import EventLog, RecentError
 from crawler.engine.monitoring.rates import SAMPLE_S
 from crawler.engine.monitoring.status import Status
 from crawler.engine.rounds import begin_round
 from crawler.fetch.http_client import HttpClient
 from crawler.fetch.limits import connections_within, descriptor_limit
+from crawler.frontier.base import Totals
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact_text
-from crawler.obs.logs import Logs, configure
+from crawler.obs.logs import LogOutput, Logs, Shown, configure
 from crawler.output_directory import prepare, require_store, same_delays, write_run_file
 from crawler.service import Service
 from crawler.settings.loading import Loaded
@@ -52,13 +53,17 @@ HOSTS_SHOWN: Final = 20  # of a summary's connections_by_host
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a crawl is shown: `on_status` is called several times a second; `console` prints events on stderr as well.
+    """How a crawl is shown: `on_status` is called several times a second, with the last error; `console` prints
+    records of events on stderr, if `log.stderr` leaves it to us; `output` shows events otherwise.
 
-    `tell` gets messages that a person needs at once; it is called if events are not printed.
+    `on_start` gets the counts of the store before the first request. `tell` gets messages that a person needs at once;
+    it is called if records of events are not printed.
     """
 
-    on_status: Callable[[Status], None] | None = None
+    on_status: Callable[[Status, RecentError | None], None] | None = None
     console: bool = False
+    output: LogOutput | None = None
+    on_start: Callable[[Totals], None] = lambda totals: None
     tell: Callable[[str], None] = lambda words: None
 
 
@@ -132,7 +137,7 @@ async def _run(
     recovered = await frontier.open()  # takes the lock: before that, logs and sinks belong to another crawl
     clean = False
     try:
-        logs = open_logs(settings, console=view.console)
+        logs = open_logs(settings, view)
         try:
             options = settings.engine_configuration(mode)
             tell = (lambda words: None) if logs.is_shown else view.tell  # printed events need no messages
@@ -161,10 +166,11 @@ async def _run(
                 socket=str(settings.control_socket), admin=settings.admin.listen or None,
                 dur_ms=round((clock.mono() - started_mono) * 1e3, 1),
             )  # fmt: skip
+            view.on_start(totals)
             service = Service(
                 settings, mode, engine, reporter, logs, configuration=configuration, read_again=read_again
             )
-            stopped_by = await _serve(settings, mode, view, engine, service, logs)
+            stopped_by = await _serve(settings, mode, view, engine, service, reporter, logs)
             output_problems = await engine.close()
             await reporter.finish()
             clean = engine.committer.is_idle
@@ -224,7 +230,9 @@ def _log_start(settings: Settings, logs: Logs, view: View, configuration: str | 
     _warn_few_descriptors(settings, logs, view)
 
 
-async def _serve(settings: Settings, mode: Mode, view: View, engine: Engine, service: Service, logs: Logs) -> StoppedBy:
+async def _serve(
+    settings: Settings, mode: Mode, view: View, engine: Engine, service: Service, reporter: EventLog, logs: Logs
+) -> StoppedBy:
     """Run the crawl with its control socket, its status page and what is called regularly."""
     monitor = engine.monitor
     await service.open()
@@ -234,7 +242,7 @@ async def _serve(settings: Settings, mode: Mode, view: View, engine: Engine, ser
         (daemon.PROGRESS_S, lambda: logs.emit(Event.PROGRESS, monitor.status().as_progress())),
     ]
     if (on_status := view.on_status) is not None:
-        periodic.append((VIEW_S, lambda: on_status(monitor.status())))
+        periodic.append((VIEW_S, lambda: on_status(monitor.status(), next(iter(reporter.recent_errors), None))))
     try:
         return await daemon.serve(
             engine,
@@ -270,22 +278,31 @@ def _proxy_address(settings: Settings) -> str | None:
     return None if proxy is None else str(proxy)
 
 
-def open_logs(settings: Settings, *, console: bool) -> Logs:
+def open_logs(settings: Settings, view: View) -> Logs:
     """Set logging up for a crawl. Raises OSError."""
     directory = settings.log_directory
     with naming_key("log.directory", directory, "cannot be made"):
         directory.mkdir(parents=True, exist_ok=True)
-    journal = is_journal_stream(os.environ, 2)
     run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(2).hex()}"
     return configure(
         settings.log_options(),
         directory,
-        console=console and not journal,
-        journal=journal,
-        plain=console and not journal and not sys.stderr.isatty(),
+        shown=_shown(settings, view),
+        output=view.output,
         crawl_name=settings.crawl.name,
         run_id=run_id,
     )
+
+
+def _shown(settings: Settings, view: View) -> Shown:
+    """How records of events are shown on stderr."""
+    if settings.log.stderr != "auto":
+        return settings.log.stderr
+    if is_journal_stream(os.environ, 2):
+        return "journal"
+    if not view.console:
+        return "off"
+    return "console" if sys.stderr.isatty() else "text"
 
 
 def with_seeds(settings: Settings, seeds: list[str]) -> Settings:

@@ -5,7 +5,7 @@ service; `crawler fetch URL`, one URL with every step shown.
 import faulthandler
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,11 +25,14 @@ from crawler.cli.default_crawl import no_seeds, require_configuration
 from crawler.cli.output import not_written, say, write_data
 from crawler.core.enums import Exit, StoppedBy
 from crawler.core.formatting import count, counts, duration, local_date, local_time
+from crawler.core.outcomes import UrlCounts
 from crawler.settings.configuration_errors import ConfigurationError
 
 if TYPE_CHECKING:
     from crawler.app import Result
     from crawler.engine.monitoring.ending import Ending
+    from crawler.frontier.base import Totals
+    from crawler.settings.settings import Settings
 
 _TEMPLATES_SHOWN: Final = 10  # of suspects
 
@@ -88,15 +91,20 @@ def crawl_command(
     if others := other_files(settings.output_directory):
         named = others[0] + (", …" if others[1:] else "")
         say(f"{settings.output_directory} holds other files ({named}); the crawl writes beside them")
-    interactive = sys.stderr.isatty()
-    if interactive:
+    is_terminal = sys.stderr.isatty()
+    if is_terminal and settings.log.stderr == "auto":
         from crawler.cli.progress import Progress
 
         with Progress() as progress:
+
+            def on_start(totals: "Totals") -> None:
+                for sentence in _start_sentences(settings, totals):
+                    progress.say(sentence)
+
             result = run(
                 settings,
                 mode="crawl",
-                view=View(progress.update, console=True),
+                view=View(progress.update, output=progress, on_start=on_start, tell=progress.say),
                 configuration=str(config) if config else None,
                 again=again,
             )
@@ -110,7 +118,7 @@ def crawl_command(
         )
     if as_json:
         write_data(orjson.dumps(result.summary) + b"\n")
-    elif interactive:
+    elif is_terminal:
         from rich.console import Console
 
         from crawler.cli.progress import summary_table
@@ -124,6 +132,20 @@ def crawl_command(
     if result.output_problems or result.gone:
         return not_written(result.output_problems, unstored=result.unstored, gone=result.gone)
     return _exit_code(result)
+
+
+def _start_sentences(settings: "Settings", totals: "Totals") -> Iterator[str]:
+    """What is about to happen, and what was done before in this output directory."""
+    politeness, seeds = settings.politeness_options(), settings.seeds
+    more = f" and {count(len(seeds) - 1, 'other seed')}" if len(seeds) > 1 else ""
+    robots = "obeyed" if politeness.robots == "obey" else "ignored"
+    speed = "no delay between requests"
+    if politeness.delay_s > 0:
+        speed = f"at least {duration(politeness.delay_s)} between two requests to a {politeness.key}"
+    yield f"Crawling {seeds[0]}{more} into {settings.output_directory}: robots.txt is {robots}, {speed}."
+    urls = UrlCounts.of({name: getattr(totals, name) for name in totals.__slots__})
+    if ended := urls.found - urls.left:
+        yield f"Continued: {count(ended)} of {count(urls.found, 'URL')} came to their end before ({urls.text()})."
 
 
 def _print_failures(failures: Mapping[str, int]) -> None:

@@ -31,6 +31,7 @@ class LogOptions:
 
     level: str = "info"
     directory: str | None = None  # None: <output>/logs
+    stderr: str = "auto"  # how events are shown on stderr: auto, text, json, off
     rotate_size: int = 256 * 1024 * 1024  # a file of this size is rotated
     keep: int = 10  # rotated files
 

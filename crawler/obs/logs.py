@@ -13,8 +13,9 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
+import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
@@ -31,7 +32,7 @@ WARNINGS_KEPT: Final = 50  # for the status
 _PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
-class _LogOutput(Protocol):
+class LogOutput(Protocol):
     """Shows an event to people. Called on the thread that logs."""
 
     def show(self, event: EventDict) -> None: ...
@@ -45,7 +46,7 @@ class Logs:
         options: LogOptions,
         directory: Path,
         *,
-        output: _LogOutput | None,
+        output: LogOutput | None,
         crawl_name: str,
         run_id: str,
         now: Callable[[], float],
@@ -75,8 +76,8 @@ class Logs:
 
     @property
     def is_shown(self) -> bool:
-        """Whether events are shown as they come: on a terminal or in the journal."""
-        return self._output is not None
+        """Whether records of events are shown: as lines on a terminal or in a file, or in the journal."""
+        return isinstance(self._output, _Console | _LineHandler)
 
     @property
     def warnings(self) -> list[EventDict]:
@@ -166,29 +167,26 @@ class Logs:
         return is_lifecycle or event["level"] not in ("debug", "info") or self._level <= logging.DEBUG
 
 
+Shown = Literal["console", "journal", "text", "json", "off"]
+
+
 def configure(
     options: LogOptions,
     directory: Path,
     *,
-    console: bool,
-    journal: bool,
-    plain: bool = False,
+    shown: Shown = "off",
+    output: LogOutput | None = None,
     crawl_name: str,
     run_id: str,
     now: Callable[[], float] = time.time,
 ) -> Logs:
-    """Open the log. Events are shown on stderr: `console` for a terminal, `plain` as lines for a file, `journal` for
-    systemd.
+    """Open the log. Events are shown on stderr: for a terminal ("console"), as lines of text or JSON for a file, for
+    systemd ("journal"). If they are "off", `output` shows them.
 
     Raises OSError if a log file cannot be opened. A full disk is no error yet.
     """
-    output: _LogOutput | None = None
-    if journal:
-        output = _Journal()
-    elif plain:
-        output = _Plain()
-    elif console:
-        output = _Console()
+    if shown != "off":
+        output = _OUTPUTS[shown]()
     logs = Logs(options, directory, output=output, crawl_name=crawl_name, run_id=run_id, now=now)
     logs.capture_libraries()
     return logs
@@ -225,43 +223,65 @@ class _Console:
 
 
 class _LineHandler:
-    """key=value lines on stderr, written by a thread, since the reader may stall (journald for 105-156 ms, a pipe for
-    ever). A derived class adds what is before the name, and the fields to leave out.
-    """
-
-    left_out: tuple[str, ...] = ("ts", "level")
+    """Lines on stderr, written by a thread, since the reader may stall (journald for 105-156 ms, a pipe for ever)."""
 
     def __init__(self) -> None:
-        self._render = structlog.processors.LogfmtRenderer()
         self._writer = LineWriter(_Descriptor(sys.stderr.fileno()), name="stderr", flush_interval_s=0)
 
-    def front(self, event: EventDict) -> str:
+    def line(self, event: EventDict) -> bytes:
         raise NotImplementedError
 
     def show(self, event: EventDict) -> None:
-        shown = {key: _plain(value) for key, value in event.items() if key not in self.left_out}
-        name = shown.pop("event")
-        line = f"{self.front(event)}{name} {self._render(None, '', shown)}\n"
-        self._writer.append(line.encode(errors="backslashreplace"))
+        self._writer.append(self.line(event) + b"\n")
 
     def close(self) -> None:
         self._writer.close()
 
 
-class _Journal(_LineHandler):
+class _Json(_LineHandler):
+    """The lines of events.jsonl."""
+
+    def line(self, event: EventDict) -> bytes:
+        return orjson.dumps(event, default=str)
+
+
+class _KeyValueHandler(_LineHandler):
+    """key=value lines. A derived class adds what is before the name, and the fields to leave out."""
+
+    left_out: tuple[str, ...] = ("ts", "level")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._render = structlog.processors.LogfmtRenderer()
+
+    def front(self, event: EventDict) -> str:
+        raise NotImplementedError
+
+    def line(self, event: EventDict) -> bytes:
+        shown = {key: _plain(value) for key, value in event.items() if key not in self.left_out}
+        name = shown.pop("event")
+        return f"{self.front(event)}{name} {self._render(None, '', shown)}".encode(errors="backslashreplace")
+
+
+class _Journal(_KeyValueHandler):
     """Lines with a priority for systemd."""
 
     def front(self, event: EventDict) -> str:
         return f"<{_PRIORITY.get(event['level'], 6)}>"
 
 
-class _Plain(_LineHandler):
+class _Text(_KeyValueHandler):
     """Lines with time (UTC) and level, for a file or a log collector."""
 
     left_out = ("ts", "level", "crawl", "run_id")
 
     def front(self, event: EventDict) -> str:
         return f"{event['ts'][:19]}Z {event['level']} "
+
+
+_OUTPUTS: Final[Mapping[str, Callable[[], LogOutput]]] = {
+    "console": _Console, "journal": _Journal, "text": _Text, "json": _Json,
+}  # fmt: skip
 
 
 class _Descriptor:

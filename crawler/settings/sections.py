@@ -454,6 +454,12 @@ class LogSection(Section):
         derived="<output>/logs",
         example='"/var/log/crawler"',
     )
+    stderr: Annotated[Literal["auto", "text", "json", "off"], t.KeyKind.TEXT] = _key(
+        _LOG.stderr,
+        'How events are shown on stderr: as "text" or "json" lines, or not at all ("off"). "auto" is for whoever reads '
+        "it: a terminal, the journal, a file or a container's log.",
+        restart=True,
+    )
     rotate_size: t.PositiveSize = _key(_LOG.rotate_size, "A log file ends at this size.", most=_TIB)
     keep: t.CountOrZero = _key(_LOG.keep, "Rotated files kept of each log.", most=100_000)
 

@@ -12,8 +12,10 @@ from rich.console import Console, Group, RenderableType
 from crawler.app import VIEW_S
 from crawler.cli.progress import Progress, panel, summary_table
 from crawler.core.enums import Bottleneck, CrawlState
+from crawler.engine.monitoring.event_log import RecentError
 from crawler.engine.monitoring.rates import Rates
 from crawler.engine.monitoring.status import Counts, InFlight, Status
+from tests.support.log_lines import problems_of_event
 from tests.support.scripted_web import NO_CONNECTIONS
 
 CONNECTIONS = replace(NO_CONNECTIONS, open=8, opened=35, requests=12_400, tls_handshakes=35, tls_resumed=19)
@@ -21,10 +23,13 @@ STATUS = Status(
     at=1_700_000_000.0, elapsed_s=80.0, state=CrawlState.CRAWLING, bottleneck=Bottleneck.NETWORK, sentence="",
     opens_at=None, rates=Rates(pages_per_s=148.2),
     counts=Counts(
-        responses=12_345, pages=12_000, bytes=345_678_901, errors=2, denied=14, links_found=1_234_567, links_new=40_200,
-        answers={}, auxiliary=0, gave_up=0, outcomes={}, error_types={}, deny_reasons={},
+        responses=12_345, pages=12_000, html=11_000, bytes=345_678_901, errors=2, denied=14, links_found=1_234_567,
+        links_new=40_200, answers={}, auxiliary=0, gave_up=0,
+        outcomes={"ok": 12_100, "redirect": 236, "http_error": 9, "error": 2, "denied": 14},
+        error_types={}, deny_reasons={},
     ),
-    urls={"queued": 28_345, "waiting": 12}, held_back=0, eta_s=None,
+    urls={"queued": 28_345, "waiting": 12, "done": 12_030, "denied": 14, "gave_up": 0, "suspect": 0},
+    held_back=0, eta_s=3_600.0,
     hosts={"total": 31, "with_work": 12, "new": 0, "ready": 29, "backoff": 2, "held": 0, "blocked": 0},
     connections=CONNECTIONS, in_flight=[InFlight("https://e.org/", "page", 1, "body", 0.1)] * 8, rss_bytes=1,
     max_rss_bytes=1, uncommitted=0, oldest_ready_s=0.0, last_url="https://e.org/a?token=s3cret",
@@ -35,7 +40,9 @@ SUMMARY: dict[str, object] = {
     "links_new": 40_200, "hosts": 31, "connections_opened": 35, "requests_per_connection": 354.3, "tls_handshakes": 35,
     "tls_resumed": 19, "duration_s": 83.2, "pages_per_s": 144.2, "cpu_s": 12.3, "max_rss_bytes": 123_456_789,
     "output": "/srv/crawl", "stopped_by": "waiting", "answers": {"redirect": 200, "ok": 12_113},
-    "auxiliary": 32, "gave_up": 2, "failures": {"status 500": 1, "read_timeout": 1},
+    "auxiliary": 32, "gave_up": 2, "kinds": {"HTML": 11_000, "other": 1_000},
+    "outcomes": {"ok": 12_138, "redirect": 200, "http_error": 7, "error": 2, "denied": 14},
+    "failures": {"status 500": 1, "read_timeout": 1},
     "error_types": {"reset": 1, "read_timeout": 1}, "deny_reasons": {"robots": 14},
     "urls": {"found": 12_030, "fetched": 12_000, "refused": 14, "gave_up": 0, "left": 16, "taken_down": 0},
     "left_by": {"retry": 12, "backoff": 4},
@@ -53,22 +60,26 @@ def drawn(renderable: RenderableType, width: int = 80) -> list[str]:
 def test_the_panel() -> None:
     """Every figure stands once, in words a person knows; secrets are taken out of the last URL."""
     assert drawn(panel(STATUS)) == [
-        "● crawling  1 min 20 s",
-        "  pages        12,000   148/s now · 150/s mean",
-        "  responses    12,345 · 329.7 MiB · 2 errors · 14 denied",
+        "● crawling  1 min 20 s, 1 h left if no more is found",
+        "  URLs         12,030 of 40,401 fetched · 14 refused by rules, 28,357 left",
+        "  pages        12,000 (11,000 HTML, 1,000 other) · 148/s now · 150/s mean",
+        "  attempts     12,361: 12,100 ok, 236 redirects, 9 HTTP errors, 2 errors, 14 de…",
+        "  received     329.7 MiB · 0 B/s now",
         "  queue        28,345 due · 12 later · 8 in flight",
         "  hosts        31, 12 with work, 2 in backoff",
         "  connections  8 open of 35 · 354 requests each · 35 TLS, 19 resumed",
         "  links        1,234,567 found · 40,200 new",
         "  last         https://e.org/a?token=***",
     ]
+    error = RecentError("e.org", "read_timeout", 2, 0.0, "https://e.org/slow")
+    assert drawn(panel(STATUS, error))[-1] == "  last error   read_timeout https://e.org/slow"
 
 
 def test_the_first_instant_divides_by_nothing() -> None:
     """No time passed, no connection opened: figures are zero."""
     lines = drawn(panel(replace(STATUS, elapsed_s=0.0, connections=NO_CONNECTIONS)))
-    assert "0.0/s mean" in lines[1]
-    assert "0.0 requests each" in lines[5]
+    assert "0.0/s mean" in lines[2]
+    assert "0.0 requests each" in lines[7]
 
 
 def test_closed_hours_are_shown_with_their_end() -> None:
@@ -80,9 +91,9 @@ def test_closed_hours_are_shown_with_their_end() -> None:
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
 def test_a_long_url_never_wraps(width: int) -> None:
-    """The panel keeps its eight lines at any width."""
+    """The panel keeps its ten lines at any width."""
     lines = drawn(panel(replace(STATUS, last_url="https://e.org/" + "x" * 2_000)), width)
-    assert len(lines) == 8
+    assert len(lines) == 10
     assert max(len(line) for line in lines) <= width
 
 
@@ -117,12 +128,12 @@ def test_the_panel_is_redrawn_in_place_and_vanishes() -> None:
         before = file.tell()
         progress.update(STATUS)
         second = file.getvalue()[before:]
-        assert second.count("\x1b[1A") == 7
+        assert second.count("\x1b[1A") == 9
         sys.stderr.write("a warning\n")
         before = file.tell()
     last = file.getvalue()[before:]
     assert "a warning" in file.getvalue()
-    assert last.count("\x1b[2K") >= 8
+    assert last.count("\x1b[2K") >= 10
 
 
 def test_no_color_draws_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,15 +170,17 @@ def test_updating_costs_less_than_one_percent() -> None:
 def test_the_summary() -> None:
     """The contracted names with human units, and why it ended in words."""
     assert drawn(summary_table(SUMMARY)) == [
-        "pages           12,000  144/s in 1 min 23 s",
-        "responses       12,345  12,113 ok, 200 redirect, 32 auxiliary",
-        "bytes        329.7 MiB",
-        "errors               2  1 read_timeout, 1 reset",
-        "HTTP errors          7  responses with status 4xx and 5xx",
-        "given up             2  1 read_timeout, 1 status 500",
-        "denied              14  14 robots",
         "URLs            12,030  12,000 fetched, 14 refused by rules, 16 left (12 retry,",
         "                        4 backoff)",
+        "pages           12,000  11,000 HTML, 1,000 other; 144/s in 1 min 23 s",
+        "attempts        12,361  12,138 ok, 200 redirects, 7 HTTP errors, 2 errors, 14",
+        "                        denied",
+        "responses       12,345  12,313 to pages, 32 to robots.txt, sitemaps, feeds and",
+        "                        probes",
+        "bytes        329.7 MiB",
+        "errors               2  1 read_timeout, 1 reset",
+        "given up             2  1 read_timeout, 1 status 500",
+        "denied              14  14 robots",
         "links        1,234,567  40,200 new",
         "hosts               31",
         "connections         35  354 requests each",
@@ -175,12 +188,50 @@ def test_the_summary() -> None:
         "CPU               12 s  117.7 MiB memory at most",
         "ended        the URLs that are left are not due yet",
         "output       /srv/crawl",
+        "look         crawler report --output /srv/crawl  totals, errors, hosts",
+        "             crawler why URL --output /srv/crawl  fetched, or why not",
     ]
 
 
 def test_a_summary_without_lists() -> None:
-    """The three lists are optional, and an unknown word is shown as it is."""
+    """The lists are optional, and an unknown word is shown as it is."""
     bare = {name: value for name, value in SUMMARY.items() if not isinstance(value, dict)}
     lines = drawn(summary_table({**bare, "stopped_by": "boredom"}))
-    assert lines[1] == "responses       12,345  32 auxiliary"
-    assert lines[-2] == "ended        boredom"
+    assert lines[0] == "pages           12,000  144/s in 1 min 23 s"
+    assert lines[-4] == "ended        boredom"
+
+
+EVENTS: list[tuple[str, dict[str, object], str]] = [
+    ("scope_widened", {"server_address": "www.e.org", "via": "https://e.org/"},
+     "www.e.org is crawled too: https://e.org/ redirects to it."),
+    ("recovered", {"clean": False, "hosts": 3},
+     "The last run was not ended cleanly: what it had not stored is fetched again."),
+    ("control", {"command": "pause", "pid": 7, "uid": 0}, "`crawler pause` was called from outside."),
+    ("hours", {"open": False, "until": "2026-11-25T22:00:00.000Z"},
+     "fetch.hours are closed until 2026-11-25 22:00 UTC."),
+    ("hours", {"open": True}, "fetch.hours are open."),
+    ("swept", {"hosts": 3, "denied": 1, "queued": 20},
+     "The rules were changed: 1 queued URL denied now, 20 denied URLs queued again."),
+    ("suspect", {"server_address": "e.org", "template": "/c/{date}", "why": "alike", "action": "hold"},
+     "URLs of e.org like /c/{date} look endless; others come first."),
+    ("outage", {"hosts": 9, "since": "2026-11-25T22:00:00.000Z", "error_type": "dns_timeout"},
+     "No host responds any more (9 that did fail): is it this machine's network?"),
+    ("outage_over", {"hosts": 9, "outage_s": 62.0}, "Hosts respond again, after 1 min 02 s."),
+    ("loop_lag", {"lag_ms": 1_500}, "The crawl stood still for 1.5 s: this machine is busy."),
+    ("tls_verify_off", {}, "Certificates are not verified (tls.verify = false)."),
+    ("log_dropped", {"file": "fetch.jsonl", "lines": 1}, "1 line of fetch.jsonl could not be written."),
+    ("clock_set", {"step_s": -3.0}, "clock_set step_s=-3.0"),
+]  # fmt: skip
+
+
+def test_events_are_told_in_sentences_above_the_panel() -> None:
+    """Those that the panel shows, or that a message tells, are not told again."""
+    file = io.StringIO()
+    common = {"ts": "2026-11-25T21:00:00.000Z", "level": "warning", "crawl": "c", "run_id": "r"}
+    progress = Progress(Console(file=file, width=120, color_system=None))
+    for name, fields, _ in EVENTS:
+        assert problems_of_event(name, fields) == []
+        progress.show(common | {"event": name} | fields)
+    for name in ("start", "ready", "progress", "drain", "stop"):
+        progress.show(common | {"event": name, "level": "info"})
+    assert file.getvalue().splitlines() == [sentence for _, _, sentence in EVENTS]

@@ -110,7 +110,7 @@ def test_all_views_of_one_instant_agree() -> None:
         counts, rates = told["counts"], told["rates"]
         assert counts["responses"] == progress["responses"] > 20
         assert counts["bytes"] == progress["bytes"] == metrics["crawler_response_bytes_total"]
-        assert f"responses    {counts['responses']} " in shown
+        assert f"attempts     {sum(counts['outcomes'].values())}: " in shown
         assert f"responses    {counts['responses']}, {rates['responses_per_s']:.1f}/s" in screen
         for name in ("responses_per_s", "pages_per_s", "bytes_per_s"):
             assert rates[name] == progress[name] > 0

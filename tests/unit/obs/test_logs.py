@@ -8,26 +8,25 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crawler.obs.events import CATALOGUE, Event
 from crawler.obs.log_files import LogOptions, RotatingFile
-from crawler.obs.logs import Logs, configure
+from crawler.obs.logs import Logs, Shown, configure
 from tests.support.log_lines import problems
 
 AT = 1_795_424_400.5
 
 
-def make(
-    directory: Path, *, console: bool = False, journal: bool = False, plain: bool = False, **options: object
-) -> Logs:
+def make(directory: Path, shown: Shown = "off", **options: object) -> Logs:
     return configure(
         LogOptions(**options),  # type: ignore[arg-type]
-        directory, console=console, journal=journal, plain=plain, crawl_name="news", run_id="r1", now=lambda: AT,
+        directory, shown=shown, crawl_name="news", run_id="r1", now=lambda: AT,
     )  # fmt: skip
 
 
@@ -148,7 +147,7 @@ def test_the_console_shows_lifecycle_and_warnings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without events of connections, and without escape codes if stderr is no terminal."""
-    logs = make(tmp_path, console=True)
+    logs = make(tmp_path, shown="console")
     logs.event(Event.CONN_CLOSE, conn_id=1, requests=2, age_ms=3, bytes=4, reason="idle_timeout")
     logs.event(Event.READY, queued=2)
     logs.event(Event.DISK_LOW, path="/x", free_bytes=1, min_free_bytes=2)
@@ -161,7 +160,7 @@ def test_the_console_shows_lifecycle_and_warnings(
 
 def test_the_console_shows_all_at_debug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """At level debug all events are shown."""
-    logs = make(tmp_path, console=True, level="debug")
+    logs = make(tmp_path, shown="console", level="debug")
     logs.event(Event.CONN_CLOSE, conn_id=1, requests=2, age_ms=3, bytes=4, reason="idle_timeout")
     logs.close()
     assert "conn_close" in capsys.readouterr().err
@@ -169,7 +168,7 @@ def test_the_console_shows_all_at_debug(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_terminal_that_is_gone_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The crawl goes on, and the file has the line."""
-    logs = make(tmp_path, console=True)
+    logs = make(tmp_path, shown="console")
     closed = io.StringIO()
     closed.close()
     with monkeypatch.context() as gone:
@@ -181,7 +180,7 @@ def test_a_terminal_that_is_gone_is_no_error(tmp_path: Path, monkeypatch: pytest
 
 def test_the_journal_gets_priorities_and_fields(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """One line for each event, whatever it contains; only lifecycle events and warnings."""
-    logs = make(tmp_path, journal=True)
+    logs = make(tmp_path, shown="journal")
     logs.event(Event.CONN_CLOSE, conn_id=1, requests=2, age_ms=3, bytes=4, reason="idle_timeout")
     logs.event(Event.RELOAD_OK, changed=["scope.include", "log.level"], needs_restart=[])
     logs.event(Event.LIBRARY, logger="x", message="two\nlines\r= and more")
@@ -194,7 +193,7 @@ def test_the_journal_gets_priorities_and_fields(tmp_path: Path, capfd: pytest.Ca
 
 def test_a_redirected_stderr_gets_plain_lines(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """With time and level, without escape codes and priorities."""
-    logs = make(tmp_path, plain=True)
+    logs = make(tmp_path, shown="text")
     logs.event(Event.CONN_CLOSE, conn_id=1, requests=2, age_ms=3, bytes=4, reason="idle_timeout")
     logs.event(Event.RELOAD_OK, changed=["scope.include", "log.level"], needs_restart=[])
     logs.event(Event.LIBRARY, logger="x", message="two\nlines")
@@ -208,6 +207,29 @@ def test_a_redirected_stderr_gets_plain_lines(tmp_path: Path, capfd: pytest.Capt
     assert all(datetime.fromisoformat(moment).tzinfo == UTC for moment in moments)
 
 
+def test_events_are_lines_of_json_where_that_is_set(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The lines of events.jsonl, of the same choice as everywhere."""
+    logs = make(tmp_path, shown="json")
+    logs.event(Event.CONN_CLOSE, conn_id=1, requests=2, age_ms=3, bytes=4, reason="idle_timeout")
+    logs.event(Event.DRAIN, in_flight=3)
+    logs.close()
+    assert capfd.readouterr().err.splitlines() == (tmp_path / "events.jsonl").read_text().splitlines()[1:]
+
+
+def test_what_is_not_shown_as_records_goes_to_the_view(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Messages for people are then printed beside it."""
+    seen: list[str] = []
+
+    class View:
+        def show(self, event: Mapping[str, Any]) -> None:
+            seen.append(event["event"])
+
+    logs = configure(LogOptions(), tmp_path, output=View(), crawl_name="c", run_id="r")
+    logs.event(Event.DRAIN, in_flight=3)
+    logs.close()
+    assert (seen, capfd.readouterr().err, logs.is_shown) == (["drain"], "", False)
+
+
 def test_the_journal_stalling_does_not_stall_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """stderr is a full pipe without a reader: logging goes on."""
     read_end, write_end = os.pipe()
@@ -218,7 +240,7 @@ def test_the_journal_stalling_does_not_stall_the_caller(tmp_path: Path, monkeypa
 
     with monkeypatch.context() as piped:
         piped.setattr(sys, "stderr", Stderr())
-        logs = make(tmp_path, journal=True)
+        logs = make(tmp_path, shown="journal")
     for _ in range(200):
         logs.event(Event.LIBRARY, logger="x", message="y" * 1_000)
     assert logs.flush()

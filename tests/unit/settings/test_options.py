@@ -190,11 +190,12 @@ def test_every_key_of_the_operations_document_is_there() -> None:
 
 
 def test_every_key_is_described_and_tagged() -> None:
-    """admin, output, frontier, engine, log.directory and what the client is built with need a restart; the rest is
-    live.
+    """admin, output, frontier, engine, log.directory, log.stderr and what the client is built with need a restart; the
+    rest is live.
     """
     built_with = {
         "log.directory",
+        "log.stderr",
         "identity.secrets",
         "fetch.cookies",
         "network.proxy",
