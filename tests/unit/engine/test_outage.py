@@ -133,7 +133,7 @@ def test_every_view_says_outage_while_one_lasts() -> None:
         await elapse(BEGIN + 60)
         found = monitor.status()
         assert (found.state, found.bottleneck, found.as_progress()["bottleneck"]) == ("outage", "outage", "outage")
-        assert found.sentence.startswith("outage since 2023-11-14 22:14:")
+        assert found.sentence.startswith("outage since 2023-11-14T22:14:")
         assert "hosts that responded before fail (connect_timeout) and none responds" in found.sentence
         assert "politeness" not in found.sentence
         assert found.as_line().startswith("outage since ")
