@@ -22,9 +22,9 @@ from crawler.core.scope import Scope
 from crawler.core.url import key_of, parse_seed
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
+from crawler.engine.monitoring.bottleneck import Health
 from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
 from crawler.engine.monitoring.ending import Ending, ending
-from crawler.engine.monitoring.health import Health
 from crawler.engine.monitoring.status import Bounded, Monitor, Status
 from crawler.engine.observer import Observer
 from crawler.engine.operations import FORGOTTEN_RULE

@@ -19,21 +19,31 @@ the one that would have to end first.
 13. delays and back-off (politeness)
 
 The first five stop all requests. If several of them hold, the sentence names each.
+
+`Health` says for the watchdog and /healthz whether the crawl makes progress or has a good reason to wait: a pause,
+closed hours, a full disk, an outage, a long Crawl-delay. Invariant: any other wait is shorter than the limits here.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from crawler.core.clock import Clock
 from crawler.core.enums import Bottleneck, CrawlState, LeftReason
 from crawler.core.formatting import count, duration, local_time, share, size
 from crawler.core.outcomes import OUTAGE_PROBE_S
+from crawler.engine.committer import Committer
+from crawler.engine.crawl import Crawl
+from crawler.engine.monitoring.counters import CrawlCounters
+from crawler.engine.pages.worker import Worker
 from crawler.engine.scheduling.host import Host
+from crawler.engine.scheduling.scheduler import Scheduler
 
 CPU_BOUND_PERCENT: Final = 85.0
 UNCOMMITTED_MANY: Final = 512  # visits; twice what one commit takes by default
 NEVER: Final = math.inf
+OWN_WORK_S: Final = 120.0  # the longest step that needs no server: reading a page, a commit, a lease
 _SHOWN: Final = 3  # reasons of a backlog that are named
 
 Reason = tuple[LeftReason, str]  # the text continues "3 URLs of 2 hosts …"
@@ -205,3 +215,56 @@ def _later(c: Conditions) -> Iterator[str]:
         yield f"{count(c.suspects, 'suspect')} left in parts that look endless (`crawler hosts` lists them)"
     if c.revisit_s != NEVER:
         yield f"the next revisit in {duration(c.revisit_s)}"
+
+
+class Health:
+    """Watches progress. `check` must be called every few seconds. `attempt_s` gives the longest time that one attempt
+    may take (`fetch.total_timeout`).
+    """
+
+    def __init__(
+        self,
+        *,
+        crawl: Crawl,
+        scheduler: Scheduler,
+        committer: Committer,
+        workers: Sequence[Worker],
+        counters: CrawlCounters,
+        clock: Clock,
+        attempt_s: Callable[[], float],
+    ) -> None:
+        self._crawl = crawl
+        self._scheduler = scheduler
+        self._committer = committer
+        self._workers = workers
+        self._counters = counters
+        self._clock = clock
+        self._attempt_s = attempt_s
+        self._seen: tuple[int, int, int] = (-1, -1, -1)
+        self.progress_mono = clock.mono()
+        self.progress_at = clock.now()
+
+    def check(self) -> None:
+        """Record the time if there was progress since the last call, or a good reason for none."""
+        seen = (sum(self._counters.outcomes.values()), self._counters.links_new, self._committer.commits)
+        if seen != self._seen or self._has_reason_to_wait():
+            self._seen = seen
+            self.progress_mono, self.progress_at = self._clock.mono(), self._clock.now()
+
+    def stall(self) -> str:
+        """What has made no progress for too long; "" if all is well."""
+        still_s = self._clock.mono() - self.progress_mono
+        if still_s <= OWN_WORK_S or self._has_reason_to_wait():
+            return ""
+        stages = {worker.stage for worker in self._workers if worker.task is not None}
+        if "fetch" in stages and still_s <= self._attempt_s() + OWN_WORK_S:
+            return ""
+        where = ", ".join(sorted(stages)) or "URLs that may be requested get no request"
+        return f"nothing has happened for {duration(still_s)}: {where}"
+
+    def _has_reason_to_wait(self) -> bool:
+        """Whether there is a good reason for no progress."""
+        crawl, scheduler = self._crawl, self._scheduler
+        if crawl.disk_reason or crawl.is_held or crawl.is_draining or scheduler.crawl_rate_limiter.closed_s() > 0:
+            return True
+        return not scheduler.leases_out and self._committer.is_idle and scheduler.oldest_ready_s() < 1.0

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from crawler.core.enums import StoppedBy, TaskKind
 from crawler.core.models import Fetched, Origin, Task
-from crawler.engine.monitoring.health import OWN_WORK_S, Health
+from crawler.engine.monitoring.bottleneck import OWN_WORK_S, Health
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions
 from tests.support.engine import Harness
