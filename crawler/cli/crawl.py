@@ -24,7 +24,7 @@ from crawler.cli.crawl_options import (
 from crawler.cli.default_crawl import no_seeds, require_configuration
 from crawler.cli.output import not_written, say, write_data
 from crawler.core.enums import Exit, StoppedBy
-from crawler.core.formatting import count, counts, duration, local_date, local_time
+from crawler.core.formatting import count, counts, date_time, duration, local_time
 from crawler.core.outcomes import UrlCounts
 from crawler.settings.configuration_errors import ConfigurationError
 
@@ -184,7 +184,7 @@ def _exit_code(result: "Result") -> int:
         all_of = (
             f"all {count(urls.found, 'URL')} were fetched before" if urls.fetched == urls.found > 1 else urls.text()
         )
-        say(f"{all_of}, last on {local_date(result.visited_at)}; `crawler crawl --again` visits them anew")
+        say(f"{all_of}, last on {date_time(result.visited_at)}; `crawler crawl --again` visits them anew")
     _print_suspects(end)
     return end.exit_code
 

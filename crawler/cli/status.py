@@ -16,7 +16,6 @@ from crawler.core.formatting import (
     date_time,
     duration,
     event_fields,
-    local_date,
     printable,
     rate,
     share,
@@ -63,7 +62,7 @@ def lines(status: Mapping[str, Any]) -> list[str]:
         if one["name"] != "recent URL keys"  # full from the start
     ]
     if status["scheduled_at"] is not None:
-        shown.append(f"  {'schedule':<{LABEL_WIDTH}}visits anew at {local_date(status['scheduled_at'])}")
+        shown.append(f"  {'schedule':<{LABEL_WIDTH}}visits anew at {date_time(status['scheduled_at'])}")
     if status["log_dropped"]:
         shown.append(f"  {'log':<{LABEL_WIDTH}}{count(status['log_dropped'], 'line')} lost")
     if warnings := status["warnings"][-_WARNINGS_SHOWN:]:

@@ -114,11 +114,6 @@ def local_time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).astimezone().strftime("%a %H:%M %Z")
 
 
-def local_date(at: float) -> str:
-    """Date and time on this machine's clock: "2026-11-30 22:00 CET"."""
-    return datetime.fromtimestamp(at, UTC).astimezone().strftime("%Y-%m-%d %H:%M %Z")
-
-
 # -- values and messages
 
 

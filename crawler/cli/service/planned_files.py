@@ -90,21 +90,21 @@ _RESTART: Final = "\nRestartSec=5\n"
 _RESTART_IN_STEPS: Final = "\nRestartSec=1\nRestartSteps=8\nRestartMaxDelaySec=5min\n"
 # What differs in a unit whose crawl ends: patterns of crawler@.service, and what takes their places.
 _AGAIN: Final = (
-    (r"^(Description=.*)$", r"\1: everything anew"),
-    (r"^(ExecStart=\S+) run (.*)$", r"\1 crawl \2 --again"),
-    (r"^# .*\nExecReload=.*\n", ""),
+    (re.compile(r"^(Description=.*)$", re.MULTILINE), r"\1: everything anew"),
+    (re.compile(r"^(ExecStart=\S+) run (.*)$", re.MULTILINE), r"\1 crawl \2 --again"),
+    (re.compile(r"^# .*\nExecReload=.*\n", re.MULTILINE), ""),
     (
-        r"^# .*\nRestartPreventExitStatus=.*\n",
+        re.compile(r"^# .*\nRestartPreventExitStatus=.*\n", re.MULTILINE),
         "# 75: something is left for the next time, as whenever a host does not respond: no failure\n",
     ),
-    (r"^# .*\nRestartForceExitStatus=.*\n", ""),
-    (r"^# .*\nSuccessExitStatus=130 143$", "SuccessExitStatus=75 130 143"),
+    (re.compile(r"^# .*\nRestartForceExitStatus=.*\n", re.MULTILINE), ""),
+    (re.compile(r"^# .*\nSuccessExitStatus=130 143$", re.MULTILINE), "SuccessExitStatus=75 130 143"),
     (
-        r"^Restart=on-failure$",
+        re.compile(r"^Restart=on-failure$", re.MULTILINE),
         "# Killed, for want of memory or by the watchdog, it goes on; after other failures, the next time\n"
         "Restart=on-abnormal",
     ),
-    (r"\n\[Install\]\nWantedBy=.*\n", ""),
+    (re.compile(r"\n\[Install\]\nWantedBy=.*\n", re.MULTILINE), ""),
 )
 
 
@@ -327,9 +327,9 @@ def again_unit(text: str) -> str:
     """crawler-again@.service, made of crawler.service: a crawl of an instance that ends, started by its timer."""
     text = instance_unit(text)
     for pattern, value in _AGAIN:
-        text, found = re.subn(pattern, value, text, count=1, flags=re.MULTILINE)
+        text, found = pattern.subn(value, text, count=1)
         if not found:
-            raise NoTemplates(f"crawler.service has no line like {pattern}")
+            raise NoTemplates(f"crawler.service has no line like {pattern.pattern}")
     return text
 
 

@@ -155,10 +155,10 @@ def test_every_state_of_a_url_is_shown(store: Path, path: str, verdict: str, hea
 @pytest.mark.parametrize(
     ("what", "path", "following"),
     [
-        ("seeds", "", "fetched again in 14 h 59 min (11-24 00:00:00), by [schedule] if it is one of crawl.seeds"),
+        ("seeds", "", "fetched again in 14 h 59 min (2026-11-24T00:00:00Z), by [schedule] if it is one of crawl.seeds"),
         ("seeds", "done", "nothing: it is fetched once"),
-        ("all", "done", "fetched again in 14 h 59 min (11-24 00:00:00), by [schedule]"),
-        ("all", "gave-up", "fetched again in 14 h 59 min (11-24 00:00:00), by [schedule]"),
+        ("all", "done", "fetched again in 14 h 59 min (2026-11-24T00:00:00Z), by [schedule]"),
+        ("all", "gave-up", "fetched again in 14 h 59 min (2026-11-24T00:00:00Z), by [schedule]"),
         ("all", "waiting", "tried again in 4 min 59 s"),
     ],
 )
