@@ -21,6 +21,7 @@ from crawler.core.formatting import (
     share,
     size,
 )
+from crawler.core.outcomes import outcomes_text
 
 LABEL_WIDTH: Final = 13
 _IN_FLIGHT_SHOWN: Final = 5
@@ -75,17 +76,16 @@ def figures(status: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
     """The figures of a status: labels, each with pieces of text and their styles."""
     counts, rates, urls, hosts = status["counts"], status["rates"], status["urls"], status["hosts"]
     connections = status["connections"]
-    errors, refused = counts["errors"], counts["answers"].get("http_error", 0)
     buffers = [one for one in status["memory"] if one["unit"] == "bytes" and one["limit"]]
     held, limit = sum(one["held"] for one in buffers), sum(one["limit"] for one in buffers)
     suspects = f", {count(urls['suspect'], 'suspect')}" if urls["suspect"] else ""
     return [
         ("pages", [(f"{count(counts['pages'])}, {rate(rates['pages_per_s'])}", "")]),
+        ("attempts",
+         [(f"{count(sum(counts['outcomes'].values()))}: ", ""),
+          (outcomes_text(counts["outcomes"]) or "none", "red" if counts["errors"] else "")]),
         ("responses",
-         [(f"{count(counts['responses'])}, {rate(rates['responses_per_s'])}, {size(rates['bytes_per_s'])}/s; ", ""),
-          (count(errors, "error"), "red" if errors else ""), (", ", ""),
-          (count(refused, "HTTP error"), "yellow" if refused else ""),
-          (f" (4xx, 5xx), {count(counts['denied'])} denied", "")]),
+         [(f"{count(counts['responses'])}, {rate(rates['responses_per_s'])}, {size(rates['bytes_per_s'])}/s", "")]),
         ("queue",
          [(f"{count(urls['queued'])} queued, {count(urls['waiting'])} waiting, {count(urls['done'])} done, "
            f"{count(urls['denied'])} denied, {count(urls['gave_up'])} given up{suspects}", "")]),

@@ -11,7 +11,7 @@ from heapq import heappush, heappushpop
 from math import exp, log
 from typing import Final
 
-from crawler.core.enums import OutcomeLabel, TaskKind
+from crawler.core.enums import ErrorType, Next, OutcomeLabel, TaskKind, TruncatedReason
 from crawler.inspection.log.query import Line, Matcher, Query
 from crawler.inspection.log.rotated_log import LogRange, RotatedLog, epoch
 
@@ -110,7 +110,7 @@ class LogTotals:
     lines: int = 0
     first_ts: str = ""
     last_ts: str = ""
-    pages: int = 0  # responses 2xx to requests for pages
+    pages: int = 0  # stored 2xx responses to requests for pages, as the crawl counts them
     auxiliary: int = 0  # attempts at robots.txt, sitemaps, feeds and probes; `outcomes` counts the others
     robots: int = 0
     responses: int = 0
@@ -213,7 +213,7 @@ class LogTotals:
         url = get("url_full", "")
         if url.endswith("/robots.txt"):
             self.robots += 1
-        elif 200 <= status < 300 and is_page:
+        elif 200 <= status < 300 and is_page and _is_stored(line):
             self.pages += 1
         content_type = get("content_type") or "(none)"
         self.content_types[content_type] += 1
@@ -283,3 +283,12 @@ def gather(parts: RotatedLog, ranges: Sequence[LogRange], query: Query, *, bin_s
             for _, line in matcher.find(block):
                 tally.add(line)
     return Gathered(tally, parts.problems() + matcher.problems(name))
+
+
+def _is_stored(line: Line) -> bool:
+    """Whether a 2xx response was the last of its attempts, and had a body that may be stored as a page."""
+    return (
+        line.get("next") != Next.RETRY
+        and line.get("error_type") != ErrorType.TOO_LARGE
+        and line.get("truncated") != TruncatedReason.CONTENT_TYPE
+    )
