@@ -14,7 +14,7 @@ STATUS: dict[str, Any] = {
     "rates": {"pages_per_s": 4.0, "responses_per_s": 4.5, "bytes_per_s": 66_000, "cpu_percent": 3.0,
               "loop_lag_s": 0.01},
     "counts": {"responses": 9, "pages": 8_123, "bytes": 1, "errors": 1, "denied": 1,
-               "answers": {"http_error": 13}, "outcomes": {}},
+               "answers": {"http_error": 13}, "outcomes": {"http_error": 13, "error": 1, "denied": 1}},
     "urls": {"queued": 2_395, "waiting": 1, "done": 3_008, "denied": 0, "gave_up": 4, "suspect": 0},
     "hosts": {"new": 0, "ready": 2, "backoff": 1, "held": 0, "blocked": 0, "total": 3, "with_work": 3},
     "connections": {"open": 2, "idle": 1, "requests_per_connection": 12.4, "tls_handshakes": 3, "tls_resumed": 1},
@@ -39,7 +39,7 @@ def test_a_screen_shows_the_bottleneck_and_requests_in_flight() -> None:
     text = "\n".join(shown())
     for words in (
         "news is crawling  up 1 h", "politeness: 3 hosts with work", "8,123", "12.4 requests each",
-        "1 error, 13 HTTP errors (4xx, 5xx), 1 denied", "1 in backoff",
+        "13 HTTP errors, 1 error, 1 denied", "1 in backoff",
         "30 s  first_byte       #0.5", "backoff 8 min", "429 Retry-After 480", "09:00:00Z  loop_lag lag_ms=300",
     ):  # fmt: skip
         assert words in text, words
