@@ -17,8 +17,10 @@ import uvloop
 
 from crawler import __version__, daemon
 from crawler.core.enums import StoppedBy
-from crawler.core.formatting import naming_key, timestamp
+from crawler.core.formatting import count, naming_key, timestamp
 from crawler.core.models import Round
+from crawler.core.options import Rules, ScopeOptions
+from crawler.core.scope import Scope
 from crawler.core.url import UrlError, parse_seed
 from crawler.daemon import Notifier, is_journal_stream
 from crawler.engine.engine import Engine, SystemClock
@@ -34,7 +36,7 @@ from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact_text
 from crawler.obs.logs import LogOutput, Logs, Shown, configure
-from crawler.output_directory import prepare, require_store, same_delays, write_run_file
+from crawler.output_directory import find_paths, prepare, require_store, same_delays, write_run_file
 from crawler.service import Service
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Mode, Settings
@@ -159,6 +161,8 @@ async def _run(
             for words in taken_down:
                 view.tell(f"seed {words}")
             rules = settings.rules(mode)
+            if words := _seeds_gone(output, rules, engine):
+                view.tell(words)
             write_run_file(settings.paths(), run_id=logs.run_id, configuration=configuration, rules=rules)
             totals = await frontier.totals()
             logs.event(
@@ -228,6 +232,27 @@ def _log_start(settings: Settings, logs: Logs, view: View, configuration: str | 
     if not settings.tls_options().verify:
         logs.event(Event.TLS_VERIFY_OFF)
     _warn_few_descriptors(settings, logs, view)
+
+
+def _seeds_gone(output: Path, rules: Rules, engine: Engine) -> str:
+    """A message about queued URLs that are out of scope because seeds of the last run are none now; "" without any."""
+    before = find_paths(output).rules
+    if before is None:
+        return ""
+    old, new = Scope(ScopeOptions(before.scope.hosts), before.seed_hosts), engine.url_policy.scope
+    gone = sorted(set(before.seed_hosts) - set(rules.seed_hosts))
+    urls = sum(
+        host.queued
+        for host in engine.host_table.hosts.values()
+        if old.has_host(host.origin.host) and not new.has_host(host.origin.host)
+    )
+    if not (gone and urls and new.follows_seeds):
+        return ""
+    named = gone[0] + (f" and {count(len(gone) - 1, 'other host')}" if gone[1:] else "")
+    return (
+        f"the last run in {output} had a seed on {named}, this one has none there: URLs found there are out of scope "
+        f"now ({count(urls)} queued); with that seed named too they come back"
+    )
 
 
 async def _serve(

@@ -44,7 +44,7 @@ _STOPPED_BY: Final[Mapping[str, str]] = {
 }
 # Events that the panel shows, or that a message says already.
 _SHOWN_OTHERWISE: Final = frozenset(
-    ("start", "ready", "progress", "drain", "stop", "disk_low", "disk_ok", "file_lost", "descriptors_few")
+    ("start", "ready", "progress", "drain", "stop", "disk_low", "disk_ok", "file_lost", "descriptors_few", "swept")
 )
 
 
@@ -92,9 +92,6 @@ def _sentence(event: Mapping[str, Any]) -> str:
         case "hours":
             until = f" until {event['until'][:16].replace('T', ' ')} UTC" if "until" in event else ""
             return f"fetch.hours are {'open' if event['open'] else 'closed'}{until}."
-        case "swept":
-            denied, queued = count(event["denied"], "queued URL"), count(event["queued"], "denied URL")
-            return f"The rules were changed: {denied} denied now, {queued} queued again."
         case "suspect":
             return f"URLs of {event['server_address']} like {event['template']} look endless; others come first."
         case "outage":

@@ -85,8 +85,14 @@ class EventLog:
         return len(self._logged_refusals)
 
     def event(self, name: Event, fields: dict[str, object]) -> None:
-        """Log an event with its fields unchanged."""
+        """Log an event with its fields unchanged. URLs denied or queued again by changed rules are a message too."""
         self._logs.emit(name, fields)
+        match fields:
+            case {"denied": int(denied), "queued": int(queued)} if name is Event.SWEPT and (denied or queued):
+                self._notify(
+                    f"the rules were changed: {count(denied, 'queued URL')} denied now, "
+                    f"{count(queued, 'denied URL')} queued again"
+                )
 
     def stored(self, visited: Visited, links_new: int, written: RecordLocation | None) -> None:
         """Log an attempt after it was stored."""

@@ -210,8 +210,6 @@ EVENTS: list[tuple[str, dict[str, object], str]] = [
     ("hours", {"open": False, "until": "2026-11-25T22:00:00.000Z"},
      "fetch.hours are closed until 2026-11-25 22:00 UTC."),
     ("hours", {"open": True}, "fetch.hours are open."),
-    ("swept", {"hosts": 3, "denied": 1, "queued": 20},
-     "The rules were changed: 1 queued URL denied now, 20 denied URLs queued again."),
     ("suspect", {"server_address": "e.org", "template": "/c/{date}", "why": "alike", "action": "hold"},
      "URLs of e.org like /c/{date} look endless; others come first."),
     ("outage", {"hosts": 9, "since": "2026-11-25T22:00:00.000Z", "error_type": "dns_timeout"},
@@ -232,6 +230,6 @@ def test_events_are_told_in_sentences_above_the_panel() -> None:
     for name, fields, _ in EVENTS:
         assert problems_of_event(name, fields) == []
         progress.show(common | {"event": name} | fields)
-    for name in ("start", "ready", "progress", "drain", "stop"):
+    for name in ("start", "ready", "progress", "drain", "stop", "swept"):
         progress.show(common | {"event": name, "level": "info"})
     assert file.getvalue().splitlines() == [sentence for _, _, sentence in EVENTS]
