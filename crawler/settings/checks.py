@@ -39,7 +39,7 @@ def findings(settings: Settings, mode: Mode) -> Iterator[CheckResult]:
     """Errors and warnings about values that are valid each by itself."""
     if mode == "run":
         yield from _for_the_daemon(settings)
-    for rule in (_politeness, _bounds, _output, _credentials, _network, _proxy, _paths):
+    for rule in (_scope, _politeness, _bounds, _output, _credentials, _network, _proxy, _paths):
         yield from rule(settings)
 
 
@@ -62,6 +62,19 @@ def _for_the_daemon(settings: Settings) -> Iterator[CheckResult]:
             "crawl.seeds and crawl.seed_files are empty: nothing is crawled until `crawler add`",
             is_warning=True,
         )
+
+
+def _scope(settings: Settings) -> Iterator[CheckResult]:
+    for key, patterns in (("scope.include", settings.scope.include), ("scope.exclude", settings.scope.exclude)):
+        for pattern in patterns:
+            is_regex = pattern.startswith("re:")
+            if pattern.endswith("/") and len(pattern) > 1 and not is_regex and not set("*?").intersection(pattern):
+                yield CheckResult(
+                    (key,),
+                    f'{key} "{pattern}" matches that one URL only',
+                    f'for the folder write "{pattern}**"',
+                    is_warning=True,
+                )
 
 
 def _politeness(settings: Settings) -> Iterator[CheckResult]:

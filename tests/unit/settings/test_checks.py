@@ -70,6 +70,11 @@ def test_a_daemon_without_seeds_is_warned() -> None:
             "connections_per_address = 4 allows",
         ),
         (
+            ['scope.include=["/**", "/", "re:/$", "/*/"]', 'scope.exclude=["/library/"]'],
+            '-o scope.exclude=["/library/"]: scope.exclude "/library/" matches that one URL only '
+            '(for the folder write "/library/**")',
+        ),
+        (
             ["politeness.robots=ignore"],
             '-o politeness.robots=ignore: politeness.robots = "ignore": hosts are crawled against their robots.txt',
         ),
