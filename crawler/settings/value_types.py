@@ -76,6 +76,8 @@ def _duration_hint(text: str) -> str:
     if found is None or unit is None:
         return "units: d, h, m, s, ms"
     number = float(found[1].replace(",", ".")) * unit[1]
+    if found[1].isdigit() and not found[2]:
+        return f'a unit is missing: "{number:g}ms" or "{number:g}s"'
     return f'did you mean "{number:g}{unit[0]}"?'
 
 

@@ -55,7 +55,7 @@ MISTAKES = [
     ("[engine]\nworkers = 100000000", "2:11", "engine.workers", "must be at most 20000"),
     # durations and sizes
     ("[politeness]\ndelay = 1s", "2:10", "expected newline", 'write delay = "1s"'),
-    ('[politeness]\ndelay = "1"', "2:9", "must be a duration", 'did you mean "1s"?'),
+    ('[politeness]\ndelay = "1"', "2:9", "must be a duration", 'a unit is missing: "1ms" or "1s"'),
     ('[politeness]\ndelay = "5 min"', "2:9", "must be a duration", 'did you mean "5m"?'),
     ('[recrawl]\nmin_interval = "2w"', "2:16", "must be a duration", 'did you mean "14d"?'),
     ('[politeness]\ndelay = "0,5s"', "2:9", "must be a duration", 'did you mean "0.5s"?'),

@@ -41,7 +41,7 @@ NO_DURATION = 'must be a duration such as "500ms", "1s" or "1h30m"'
     ("value", "message", "hint"),
     [
         ("", f'{NO_DURATION}, not ""', "units: d, h, m, s, ms"),
-        ("1", f'{NO_DURATION}, not "1"', 'did you mean "1s"?'),
+        ("500", f'{NO_DURATION}, not "500"', 'a unit is missing: "500ms" or "500s"'),
         ("2.5", f'{NO_DURATION}, not "2.5"', 'did you mean "2.5s"?'),
         ("10 sec", f'{NO_DURATION}, not "10 sec"', 'did you mean "10s"?'),
         ("5min", f'{NO_DURATION}, not "5min"', 'did you mean "5m"?'),
