@@ -39,6 +39,7 @@ from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Changes, Mode, Settings, changes, keeping, masked
 
+TOKEN_FILE = "status-page.token"
 ATTEMPTS_SHOWN = 20  # of a host, on the status page
 LAG_LOGGED_FROM_S = 0.5  # an event loop that was late by more is logged
 
@@ -82,12 +83,16 @@ class Service:
             "output": str(settings.output_directory.resolve()),
             "started_at": round(engine.clock.now(), 3),
         }
+        admin = settings.admin
+        self._token_file = (
+            settings.control_socket.with_name(TOKEN_FILE) if admin.actions and admin.listen is not None else None
+        )
         self.reloader = Reloader(settings, mode, engine, logs, configuration=configuration, read_again=read_again)
-        commands = Commands(engine, reloads=self.reloader, status=self.status, stop=daemon.terminate)
+        self._commands = Commands(engine, reloads=self.reloader, status=self.status, stop=daemon.terminate).table()
         self._web: WebServes | None = None
         self._link: Path | None = None
         self.on_hangup = None if read_again is None else self.reloader.on_hangup
-        self.control = ControlServer(settings.control_socket, commands.table(), on_command=self._on_command)
+        self.control = ControlServer(settings.control_socket, self._commands, on_command=self._on_command)
 
     async def open(self) -> None:
         """Listen. Raises SocketTaken, OSError."""
@@ -95,7 +100,12 @@ class Service:
         if listen is not None:
             from crawler.admin.status_page import WebServer  # aiohttp takes a fifth of a second to import
 
-            self._web = WebServer(listen, self, self._engine.clock)
+            actions = None
+            if self._token_file is not None:
+                from crawler.admin.page_actions import PageActions
+
+                actions = PageActions(self._token_file, self._commands, self._on_action)
+            self._web = WebServer(listen, self, self._engine.clock, actions)
             await self._web.open()
         configuration = self._about["configuration"]
         if self._about["mode"] == "run" and configuration is not None:
@@ -132,6 +142,8 @@ class Service:
             "warnings": self._warnings(),
             "log_dropped": self._logs.dropped,
             "reloaded_at": self.reloader.reloaded_at,
+            "listen": self.reloader.settings.admin.listen,
+            "token_file": None if self._token_file is None else str(self._token_file.absolute()),
         }
         status = self._about | self._engine.monitor.status().as_json() | beside
         disk = self._free_bytes(), self.reloader.settings.output.min_free
@@ -211,6 +223,11 @@ class Service:
             self._logs.emit(
                 Event.CONTROL, fields if refusal is None else fields | {"detail": " ".join(refusal.split())}
             )
+
+    def _on_action(self, name: str, arguments: Arguments, refusal: str | None) -> None:
+        """Log an action on the status page."""
+        detail = "on the status page" if refusal is None else f"refused on the status page: {' '.join(refusal.split())}"
+        self._logs.emit(Event.CONTROL, {"command": name, "arguments": brief(arguments) or None, "detail": detail})
 
 
 class Reloader:

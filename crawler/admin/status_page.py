@@ -1,9 +1,10 @@
-"""HTTP server of the status page, its JSON, the metrics and the health checks: on loopback or a Unix socket, read-only.
+"""HTTP server of the status page, its JSON, the metrics and the health checks: on loopback or a Unix socket, read-only
+without `admin.actions`.
 
 aiohttp serves; it takes no signals and is imported only where `admin.listen` is set.
-Invariants: nothing here changes the crawl. A status is made at most once a second, however many clients there are.
-There are at most MAX_CONNECTIONS. A client that has not sent the head of a request within HEAD_TIMEOUT_S, or reads
-nothing for twice WRITE_TIMEOUT_S, is disconnected. No address but our own is named in what is served.
+Invariants: nothing but the actions changes the crawl. A status is made at most once a second, however many clients
+there are. There are at most MAX_CONNECTIONS. A client that has not sent the head of a request within HEAD_TIMEOUT_S, or
+reads nothing for twice WRITE_TIMEOUT_S, is disconnected. No address but our own is named in what is served.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from crawler.admin import metrics, unix_socket
+from crawler.admin.page_actions import PageActions
 from crawler.core.clock import Clock
 from crawler.core.enums import HostState
 from crawler.core.formatting import naming_key
@@ -98,7 +100,7 @@ def _is_our_fault(record: logging.LogRecord) -> bool:
 class WebServer:
     """`listen` is "127.0.0.1:9090", "[::1]:9090", "localhost:9090" or the path of a Unix socket."""
 
-    def __init__(self, listen: str, crawl: MonitoredCrawl, clock: Clock) -> None:
+    def __init__(self, listen: str, crawl: MonitoredCrawl, clock: Clock, actions: PageActions | None = None) -> None:
         self._listen = listen
         self._crawl = crawl
         self._clock = clock
@@ -124,6 +126,9 @@ class WebServer:
             "/readyz": self._readyz,
         }
         application.add_routes([web.get(path, handler) for path, handler in routes.items()])
+        self._actions = actions
+        if actions is not None:
+            application.add_routes([web.post("/api/action", actions.handle)])
         application.router.add_static("/static/", STATIC)
         self._runner = web.AppRunner(
             application,
@@ -141,6 +146,8 @@ class WebServer:
 
     async def open(self) -> None:
         """Listen and serve. Raises OSError, SocketTaken."""
+        if self._actions is not None:
+            self._actions.open()
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         if self._listen.startswith("/"):
@@ -175,6 +182,8 @@ class WebServer:
 
     async def close(self) -> None:
         self._closing.set()
+        if self._actions is not None:
+            self._actions.close()
         if self._server is None:
             return
         self._server.close()
@@ -194,7 +203,10 @@ class WebServer:
         if not self._listen.startswith("/"):
             name = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
             if name.lower() not in _LOCAL:
-                raise web.HTTPForbidden(text="only requests to a loopback name are served\n")
+                problem = "only requests to a loopback name are served"
+                if self._actions is not None and request.method == "POST":
+                    raise self._actions.refused(problem)
+                raise web.HTTPForbidden(text=f"{problem}\n")
         response = await handler(request)
         if not response.prepared:
             response.headers.update(_HEADERS)

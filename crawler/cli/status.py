@@ -49,6 +49,7 @@ def lines(status: Mapping[str, Any]) -> list[str]:
         f"{status['crawl']} is {status['state']}: {printable(status['sentence'])}",
         f"  {'process':<{LABEL_WIDTH}}pid {status['pid']}, up {duration(status['elapsed_s'])}",
         f"  {'output':<{LABEL_WIDTH}}{status['output']}",
+        *_page_lines(status),
     ]
     shown += [f"  {label:<{LABEL_WIDTH}}{''.join(text for text, _ in pieces)}" for label, pieces in figures(status)]
     shown.append(f"  {'in flight':<{LABEL_WIDTH}}{count(len(flights))}")
@@ -69,6 +70,20 @@ def lines(status: Mapping[str, Any]) -> list[str]:
     if warnings := status["warnings"][-_WARNINGS_SHOWN:]:
         shown.append("  last warnings")
         shown += [f"    {date_time(str(one['ts']))}  {printable(warning_text(one))}" for one in warnings]
+    return shown
+
+
+def _page_lines(status: Mapping[str, Any]) -> list[str]:
+    """Where the status page is, and the token for its actions."""
+    if (listen := status.get("listen")) is None:
+        return []
+    shown = [f"  {'status page':<{LABEL_WIDTH}}{listen if listen.startswith('/') else f'http://{listen}/'}"]
+    if (file := status.get("token_file")) is not None:
+        try:
+            token = Path(file).read_text().strip()
+        except OSError as error:
+            token = f"in {file}, which cannot be read: {error.strerror}"
+        shown.append(f"  {'token':<{LABEL_WIDTH}}{token}")
     return shown
 
 

@@ -481,6 +481,12 @@ class AdminSection(Section):
         derived="off",
         example='"127.0.0.1:9090"',
     )
+    actions: t.Flag = _key(
+        False,
+        "Whether the status page can pause and resume the crawl, queue URLs again and block hosts, with the token "
+        "that `crawler status` shows.",
+        restart=True,
+    )
 
 
 class EngineSection(Section):

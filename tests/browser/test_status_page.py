@@ -1,18 +1,23 @@
 """The status page in a headless Chromium: accessible, usable by keyboard, readable on a phone, in light and dark."""
 
 import re
-import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from crawler.admin import status_page
+from crawler.admin.control_server import Command
+from crawler.admin.page_actions import ACTIONS, PageActions
 from crawler.admin.status_page import WebServer
 from crawler.core.enums import OutcomeLabel
 from crawler.engine.engine import SystemClock
 from tests.support.browser import CHROMIUM, Page, axe_core, browser, contrast
 from tests.support.shown_crawl import ShownCrawl, shown_crawl
+from tests.support.sockets import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
 
@@ -21,11 +26,9 @@ IDLE = shown_crawl(is_idle=True)
 
 
 @asynccontextmanager
-async def shown(crawl: ShownCrawl, **screen: int | bool) -> AsyncIterator[Page]:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
-    server = WebServer(f"127.0.0.1:{port}", crawl, SystemClock())
+async def shown(crawl: ShownCrawl, actions: PageActions | None = None, **screen: int | bool) -> AsyncIterator[Page]:
+    port = free_port()
+    server = WebServer(f"127.0.0.1:{port}", crawl, SystemClock(), actions)
     await server.open()
     try:
         async with browser() as page:
@@ -97,6 +100,36 @@ async def test_the_focus_stays_where_it_is_when_tables_are_filled_anew() -> None
         before = await page.run("document.activeElement.textContent")
         await page.run("showHosts(first.hosts)")
         assert await page.run("document.activeElement.textContent") == before
+
+
+async def test_actions_are_done_with_the_token_alone(tmp_path: Path) -> None:
+    """They are there if the crawl offers them; the page says how each went."""
+    done: list[tuple[str, Mapping[str, Any]]] = []
+
+    def command(name: str) -> Command:
+        async def carry_out(arguments: Mapping[str, Any]) -> object:
+            done.append((name, arguments))
+            return {}
+
+        return carry_out
+
+    file = tmp_path / "token"
+    crawl = replace(CRAWL, now=CRAWL.now | {"token_file": str(file)})
+    actions = PageActions(file, {name: command(name) for name in ACTIONS}, lambda *logged: None)
+    async with shown(crawl, actions, width=360) as page:
+        if (axe := axe_core()) is not None:
+            assert await page.violations(axe) == []
+        await page.run("at('pause').click()")
+        await page.until("at('done-action').textContent.includes('token is missing')")
+        assert done == []
+        await page.run(f"at('token').elements.token.value = '{file.read_text().strip()}'; at('resume').click()")
+        await page.until("at('done-action').textContent === 'resume: done'")
+        await page.run("document.querySelector('#errors [data-key^=retry]').click()")
+        await page.until("at('done-action').textContent === 'requeue: done'")
+        await page.run("showHost('https://h1.test').then(() => at('unblock').click())")
+        await page.until("at('done-action').textContent === 'unblock: done'")
+        page.problems.clear()  # the browser logs the 403
+    assert done == [("resume", {}), ("requeue", {"host": "h0.test", "status": "503"}), ("unblock", {"name": "h1.test"})]
 
 
 async def test_each_plot_is_told_in_words_and_has_one_unit() -> None:

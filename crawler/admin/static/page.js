@@ -1,4 +1,4 @@
-// The status page: reads /api/…, draws, changes nothing. What comes from the crawl goes in as text, never as markup.
+// The status page: reads /api/… and draws; with admin.actions and a token it changes the crawl as well. What comes from the crawl goes in as text, never as markup.
 "use strict";
 
 // The page comes with what it shows first, so that it is whole as soon as it is loaded.
@@ -83,7 +83,7 @@ function fill(table, rows, none) {
   });
   if (!made.length) {
     const cell = element("td", none, "dim");
-    cell.colSpan = table.tHead.rows[0].cells.length;
+    cell.colSpan = [...table.tHead.rows[0].cells].filter((head) => !head.hidden).length;
     const row = element("tr");
     row.append(cell);
     made.push(row);
@@ -146,6 +146,8 @@ function showStatus(s) {
   at("state").className = `state ${STATES[s.state] || ""}`;
   say("sentence", s.sentence);
   at("about").textContent = `pid ${s.pid}, up ${duration(s.elapsed_s)}, version ${s.version}, ${s.output}, as of ${clock(s.at)}`;
+  for (const part of ["actions", "host-actions"]) at(part).hidden = !s.token_file;
+  document.querySelector("#errors .actions").hidden = !s.token_file;
   showAttention(s.attention);
   showProgress(s);
   const c = s.connections;
@@ -167,7 +169,7 @@ function showStatus(s) {
     return box;
   }));
   fill(at("errors"), s.recent_errors.map((e) => [[clock(e.at), "word"], linked(e.host, `${e.host} ${e.error}`, () => showHost(new URL(e.url).origin), "wide"), e.error, [number(e.times), "n"],
-    link(e.url, e.url, () => why(e.url))]), "none");
+    link(e.url, e.url, () => why(e.url)), ...(s.token_file ? [link("retry", `retry ${e.host} ${e.error}`, () => retry(e))] : [])]), "none");
   fill(at("flight"), s.in_flight.slice(0, 30).map((f) =>
     [[duration(f.age_s), "n"], f.stage, f.url, [f.conn_id, "n wide"], [f.requests, "n wide"]]), "nothing");
   const left = new Set(["ts", "event", "level", "crawl", "run_id"]);
@@ -202,6 +204,9 @@ async function showHost(origin) {
   const name = new URL(origin).hostname.replace(/^\[|\]$/g, "");
   at("host").hidden = false;
   at("h-host").textContent = `${name}: the last attempts`;
+  at("block").onclick = () => confirm(`Block ${name}? It gets no request until it is unblocked.`) && act("block", { name, host_only: true });
+  at("unblock").onclick = () => act("unblock", { name });
+  at("release").onclick = () => act("release", { name });
   at("ask").onclick = () => why(`${origin}/`);
   try {
     fill(at("attempts"), (await get(`/api/attempts?host=${encodeURIComponent(name)}`)).map((line) => [line.ts.slice(0, 19).replace("T", " "),
@@ -336,6 +341,27 @@ async function why(url) {
   at("h-why").scrollIntoView();
 }
 
+// An action: with the token in a header, which no other page can send.
+async function act(action, args) {
+  const token = at("token").elements.token.value.trim();
+  try {
+    const answer = await fetch("/api/action", { method: "POST", body: JSON.stringify({ action, arguments: args }),
+      headers: { Authorization: `Bearer ${token}` } });
+    say("done-action", `${action}: ${answer.ok ? "done" : (await answer.text()).trim()}`);
+  } catch (error) {
+    say("done-action", `${action}: ${error.message || error}`);
+  }
+  at("h-actions").scrollIntoView({ block: "nearest" });
+}
+
+function retry(error) {
+  const [word, status] = error.error.split(" ");
+  act("requeue", { host: error.host, ...(status ? { status } : { error_type: word }) });
+}
+
+at("token").addEventListener("submit", (event) => event.preventDefault());
+at("pause").addEventListener("click", () => act("pause", {}));
+at("resume").addEventListener("click", () => act("resume", {}));
 at("why").addEventListener("submit", (event) => {
   event.preventDefault();
   const url = new FormData(event.target).get("url").trim();

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import re
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +15,7 @@ import pytest
 from crawler.admin import status_page
 from crawler.admin.status_page import WebServer
 from crawler.engine.engine import SystemClock
+from tests.support.sockets import free_port
 
 
 class StubCrawl:
@@ -51,13 +51,6 @@ class StubCrawl:
 
     async def why(self, url: str) -> Mapping[str, Any]:
         return {"url": url}
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-    return port
 
 
 @asynccontextmanager

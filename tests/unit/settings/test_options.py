@@ -99,6 +99,7 @@ ELSEWHERE = {
     "output.directory",
     "admin.socket",
     "admin.listen",
+    "admin.actions",
 }
 
 
