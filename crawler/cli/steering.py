@@ -114,12 +114,12 @@ def block(
 
         result = with_store(crawl, put)
     below = " and all below it" if result["kind"] == "domain" else ""
-    if not result["new"]:
-        narrower = "; to block less, unblock it first" if host_only and result["kind"] == "domain" else ""
-        say(f"{result['name']} was already blocked{narrower}")
+    blocked = f"blocked {result['name']}{below}" if result["new"] else f"{result['name']} was blocked already{below and ',' + below}"
+    if not result["new"] and below and host_only:
+        say("to block less, unblock it first")
+    unknown = "" if result["hosts"] else "; no host of that name is known to this crawl: is it spelled right?"
     click.echo(
-        f"blocked {result['name']}{below}: {count(result['hosts'], 'host')}, "
-        f"{count(result['connections_cut'], 'connection')} closed"
+        f"{blocked}: {count(result['hosts'], 'host')}, {count(result['connections_cut'], 'connection')} closed{unknown}"
     )
     return Exit.OK
 

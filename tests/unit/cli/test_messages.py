@@ -86,6 +86,21 @@ def test_blocks_are_a_table_on_a_terminal(
     assert _run(capfd, "block", "e.org", "--json", "--output", tmp_path)[0] == 2
 
 
+def test_a_block_of_an_unknown_host_asks_for_its_spelling(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """And the second block of a host says that there is one."""
+    asyncio.run(_stored(tmp_path))
+    assert _run(capfd, "block", "other.test", "--output", tmp_path)[1] == (
+        "blocked other.test and all below it: 0 hosts, 0 connections closed; no host of that name is known to this "
+        "crawl: is it spelled right?\n"
+    )
+    assert _run(capfd, "block", "e.org", "--host-only", "--output", tmp_path)[1] == (
+        "blocked e.org: 1 host, 0 connections closed\n"
+    )
+    assert _run(capfd, "block", "evil.test", "--output", tmp_path)[1].startswith(
+        "evil.test was blocked already, and all below it: 0 hosts, "
+    )
+
+
 def test_hosts_in_a_pipe_are_separated_by_tabs(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
