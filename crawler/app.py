@@ -5,6 +5,7 @@ Every failure that is not a bug is one of the exceptions named here or in the pa
 
 import gc
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from crawler.engine.monitoring.status import Status
 from crawler.engine.rounds import begin_round
 from crawler.fetch.http_client import HttpClient
 from crawler.fetch.limits import connections_within, descriptor_limit
-from crawler.frontier.base import Totals
+from crawler.frontier.base import FrontierLocked, Totals
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact_text
@@ -136,7 +137,11 @@ async def _run(
     clock = SystemClock()
     frontier = SqliteFrontier(settings.frontier_path, duplicates=settings.frontier.duplicates)
     started_mono = clock.mono()
-    recovered = await frontier.open()  # takes the lock: before that, logs and sinks belong to another crawl
+    try:
+        recovered = await frontier.open()  # takes the lock: before that, logs and sinks belong to another crawl
+    except FrontierLocked as error:
+        at = f"--output {shlex.quote(str(output))}"
+        raise FrontierLocked(f"{error}: `crawler status {at}` shows it, `crawler stop {at}` ends it") from None
     clean = False
     try:
         logs = open_logs(settings, view)

@@ -22,6 +22,7 @@ from crawler.admin import unix_socket
 from crawler.admin.unix_socket import MAX_RESPONSE, Malformed, decode_response, encode_request
 
 CALL_S: Final = 10.0
+_WITHOUT_IT: Final = "; `crawler report` and `crawler hosts` show what is left"
 
 
 class Unreachable(Exception):
@@ -103,9 +104,9 @@ def _explained(path: Path, error: OSError) -> Exception:
         return Unreachable(f"the program that listens on {path} does not respond")
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
-            return Unreachable(f"no crawler is running here: there is no {path}")
+            return Unreachable(f"no crawler is running here: there is no {path}{_WITHOUT_IT}")
         case errno.ECONNREFUSED:
-            return Unreachable(f"no crawler is running here: nobody listens on {path} any more")
+            return Unreachable(f"no crawler is running here: nobody listens on {path} any more{_WITHOUT_IT}")
         case errno.EACCES | errno.EPERM:
             return NotAllowed(f"permission denied: {path}{_owner_of(path)}")
         case errno.EAGAIN:

@@ -89,7 +89,10 @@ def test_two_crawlers_never_share_an_output_directory(server: Nginx, tmp_path: P
         assert wait_for_requests(server, first, 3)
         second = crawl.run()
         assert second.code == 75
-        assert second.stderr == f"crawler: {crawl.output}/frontier.db is in use by process {first.pid}\n"
+        assert second.stderr == (
+            f"crawler: {crawl.output}/frontier.db is in use by process {first.pid}: `crawler status --output "
+            f"{crawl.output}` shows it, `crawler stop --output {crawl.output}` ends it\n"
+        )
         assert second.stdout == ""
         assert ended(first).code == 0
     assert_everything_is_stored_once(server, crawl)

@@ -35,6 +35,7 @@ from tests.support.log_lines import fetch_lines, write
         (("why", "https://a.test/", "--output", "newer"), 65, "use the newer program"),
         (("report", "--output", "newer"), 65, "use the newer program"),
         (("top", "--output", "."), 69, "no crawler is running here"),
+        (("status", "--output", "made"), 69, "`crawler report` and `crawler hosts` show what is left"),
     ],
 )
 def test_mistakes_get_words_and_a_code(
