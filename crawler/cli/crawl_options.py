@@ -125,18 +125,12 @@ def load_settings(config: Path | None, overrides: tuple[str, ...], mode: Mode) -
 
 
 def refuse_file_names(urls: Iterable[str], advice: str) -> None:
-    """Raise UsageError for a URL that is the name of a file here, unless it can be a host name as well. `advice` says
-    how to crawl the seeds in the file.
+    """Raise UsageError for a URL without a scheme that is the name of a file here. `advice` says how to crawl the seeds
+    in the file.
     """
     for text in urls:
-        if "://" in text or not Path(text).is_file():
-            continue
-        from publicsuffixlist import PublicSuffixList  # takes 100 ms, so only if there is such a file
-
-        host = text.partition("/")[0]
-        if host.startswith(".") or PublicSuffixList(accept_unknown=False).publicsuffix(host) is None:
+        if "://" not in text and Path(text).is_file():
             raise click.UsageError(f"{text} is a file here: {advice.format(text)}; https://{text} would be a URL")
-        say(f"warning: {text} is also the name of a file here; it is taken for a URL")
 
 
 @dataclass(frozen=True, slots=True)
