@@ -26,7 +26,7 @@ from crawler.core.options import PolitenessOptions, Rules, dump_rules, load_rule
 from crawler.sinks.disk import archive_files
 
 _OF_A_CRAWL: Final = {"run.json", "frontier.db"}
-_MAY_BE_FIRST: Final = {"frontier.db.lock", "warc", "pages", "logs", "control.sock"}  # may exist before them
+_MAY_BE_FIRST: Final = {"frontier.db.lock", "warc", "pages", "logs", "control.sock", "crawler.toml", "conf.d", "lost+found"}  # may exist before them
 _DEFAULT_NAMES: Final = {"frontier": "frontier.db", "socket": "control.sock", "logs": "logs"}
 _SERVICE: Final = Path("/run/crawler")  # RuntimeDirectory= of the unit; those of instances are below it
 
@@ -45,14 +45,16 @@ def prepare(output: Path) -> Path:
     return output
 
 
-def other_files(output: Path) -> list[str]:
-    """The files of others in a directory that holds no crawl yet. Hidden files, such as the mark of the demo, do not
-    count.
+def other_files(output: Path, configuration: Path | None) -> list[str]:
+    """The files of others in a directory that holds no crawl yet. The configuration and hidden files, such as the mark
+    of the demo, do not count.
     """
     try:
         names = {path.name for path in output.iterdir() if not path.name.startswith(".")}
     except OSError:  # it does not exist yet, or opening it will fail with a message
         return []
+    if configuration is not None and configuration.resolve().parent == output.resolve():
+        names.discard(configuration.name)
     return [] if names & _OF_A_CRAWL else sorted(names - _MAY_BE_FIRST)
 
 

@@ -4,6 +4,7 @@ service; `crawler fetch URL`, one URL with every step shown.
 
 import faulthandler
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -88,9 +89,12 @@ def crawl_command(
     if not settings.seeds:
         raise no_seeds(config)
     settings = settings.with_default_output()
-    if others := other_files(settings.output_directory):
+    if others := other_files(settings.output_directory, config):
         named = others[0] + (", …" if others[1:] else "")
-        say(f"{settings.output_directory} holds other files ({named}); the crawl writes beside them")
+        raise click.UsageError(
+            f"{settings.output_directory} holds other files ({named}) and no crawl: take a directory of its own, "
+            f"e.g. --output {shlex.quote(str(settings.output_directory / 'crawl'))}"
+        )
     is_terminal = sys.stderr.isatty()
     if is_terminal and settings.log.stderr == "auto":
         from crawler.cli.progress import Progress

@@ -279,11 +279,11 @@ def test_links_in_a_folder_that_others_may_write_to_are_ignored(
 
 def test_other_files_in_the_directory_are_found(tmp_path: Path) -> None:
     """Not hidden files, nor anything once a crawl is there."""
-    assert other_files(tmp_path / "nowhere") == []
+    assert other_files(tmp_path / "nowhere", None) == []
     (tmp_path / ".made-by-crawler-demo").touch()
     (tmp_path / "logs").mkdir()
-    assert other_files(tmp_path) == []
+    assert other_files(tmp_path, None) == []
     (tmp_path / "thesis.doc").touch()
-    assert other_files(tmp_path) == ["thesis.doc"]
+    assert other_files(tmp_path, None) == ["thesis.doc"]
     (tmp_path / "frontier.db").touch()
-    assert other_files(tmp_path) == []
+    assert other_files(tmp_path, None) == []

@@ -24,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["seeds.txt", "./seeds.txt", "lists/seeds", "seeds"])
+@pytest.mark.parametrize("name", ["seeds.txt", "./seeds.txt", "lists/seeds", "seeds", "README.md", "example.org"])
 def test_a_file_is_no_url(capfd: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
     """It was looked up as a host."""
     (tmp_path / "lists").mkdir()
@@ -36,12 +36,17 @@ def test_a_file_is_no_url(capfd: pytest.CaptureFixture[str], tmp_path: Path, nam
     assert not Path("out").exists()
 
 
-def test_a_file_named_as_a_host_is_a_warning_only(capfd: pytest.CaptureFixture[str]) -> None:
-    """`curl -o example.org example.org` may have left it."""
-    Path("example.org").write_text("")
-    code, said = told(capfd, "add", "example.org", "--output", "out")
-    assert "warning: example.org is also the name of a file here; it is taken for a URL" in said
-    assert code != 2
+def test_a_directory_of_others_is_refused(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Nothing is written there, and a directory to use is named. A configuration may lie in the output directory."""
+    Path("docs").mkdir()
+    Path("docs/thesis.doc").touch()
+    code, said = told(capfd, "crawl", "a.test", "--output", "docs")
+    assert code == 2
+    assert "docs holds other files (thesis.doc) and no crawl: take a directory of its own, e.g. --output docs/cr" in said
+    assert [path.name for path in Path("docs").iterdir()] == ["thesis.doc"]
+    Path("mine").mkdir()
+    Path("mine/site.toml").write_text('[crawl]\nmax_duration = "100ms"\n')
+    assert "other files" not in told(capfd, "crawl", "a.test", "-c", "mine/site.toml", "--output", "mine")[1]
 
 
 def test_an_address_that_is_taken_names_its_key(capfd: pytest.CaptureFixture[str]) -> None:
