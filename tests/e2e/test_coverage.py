@@ -100,9 +100,10 @@ def test_the_summary_agrees_with_the_server(whole: Whole) -> None:
 
 
 def test_the_same_command_again_fetches_nothing(whole: Whole) -> None:
-    """All is done, robots.txt is known: not one request, and exit 0."""
+    """All is done, robots.txt is known: not one request, exit 0, and a sentence that says so."""
     whole.server.forget()
     again = whole.crawl.run()
-    assert (again.code, again.stderr) == (0, "")
+    assert again.code == 0
+    assert again.stderr.endswith("; `crawler crawl --again` visits them anew\n")
     assert again.summary["stopped_by"] == "empty"
     assert whole.server.requests() == []

@@ -69,6 +69,11 @@ def ended(process: subprocess.Popen[str], timeout: float = TIMEOUT_S) -> Ran:
     return Ran(process.returncode, stdout, stderr or "")
 
 
+def problems(stderr: str) -> str:
+    """What a crawl printed, without the sentence that everything was visited before."""
+    return "".join(line for line in stderr.splitlines(True) if "`crawler crawl --again` visits them anew" not in line)
+
+
 def toml(sections: Sections) -> str:
     """Sections as TOML: strings, numbers, lists and tables of strings."""
     lines = []
