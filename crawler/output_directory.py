@@ -26,7 +26,9 @@ from crawler.core.options import PolitenessOptions, Rules, dump_rules, load_rule
 from crawler.sinks.disk import archive_files
 
 _OF_A_CRAWL: Final = {"run.json", "frontier.db"}
-_MAY_BE_FIRST: Final = {"frontier.db.lock", "warc", "pages", "logs", "control.sock", "crawler.toml", "conf.d", "lost+found"}  # may exist before them
+_MAY_BE_FIRST: Final = {  # may exist before them
+    "frontier.db.lock", "warc", "pages", "logs", "control.sock", "crawler.toml", "conf.d", "lost+found",
+}  # fmt: skip
 _DEFAULT_NAMES: Final = {"frontier": "frontier.db", "socket": "control.sock", "logs": "logs"}
 _SERVICE: Final = Path("/run/crawler")  # RuntimeDirectory= of the unit; those of instances are below it
 

@@ -114,9 +114,11 @@ def block(
 
         result = with_store(crawl, put)
     below = " and all below it" if result["kind"] == "domain" else ""
-    blocked = f"blocked {result['name']}{below}" if result["new"] else f"{result['name']} was blocked already{below and ',' + below}"
-    if not result["new"] and below and host_only:
-        say("to block less, unblock it first")
+    blocked = f"blocked {result['name']}{below}"
+    if not result["new"]:
+        blocked = f"{result['name']}{below} was blocked already"
+        if below and host_only:
+            say("to block less, unblock it first")
     unknown = "" if result["hosts"] else "; no host of that name is known to this crawl: is it spelled right?"
     click.echo(
         f"{blocked}: {count(result['hosts'], 'host')}, {count(result['connections_cut'], 'connection')} closed{unknown}"

@@ -97,7 +97,7 @@ def test_a_block_of_an_unknown_host_asks_for_its_spelling(tmp_path: Path, capfd:
         "blocked e.org: 1 host, 0 connections closed\n"
     )
     assert _run(capfd, "block", "evil.test", "--output", tmp_path)[1].startswith(
-        "evil.test was blocked already, and all below it: 0 hosts, "
+        "evil.test and all below it was blocked already: 0 hosts, "
     )
 
 
