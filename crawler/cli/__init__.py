@@ -41,7 +41,9 @@ GROUPS: Final = {
             ),
         ),
         "run": Entry(
-            "crawler.cli.crawl:run_command", "Crawl until stopped.", ("crawler run -c /etc/crawler/crawler.toml",)
+            "crawler.cli.crawl:run_command",
+            "Crawl until stopped, and visit pages again, each as often as it changes.",
+            ("crawler run -c /etc/crawler/crawler.toml",),
         ),
         "fetch": Entry(
             "crawler.cli.crawl:fetch_command",
@@ -79,7 +81,7 @@ GROUPS: Final = {
             "crawler.cli.logs",
             "Print lines of the logs, rotated and compressed parts included.",
             (
-                "crawler logs --outcome http_error --since 1h",
+                "crawler logs --outcome error --outcome http_error --since yesterday",
                 "crawler logs --events --event host_state -f",
             ),
         ),

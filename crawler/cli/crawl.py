@@ -71,13 +71,13 @@ def crawl_command(
 
     refuse_file_names(urls, "-o crawl.seed_files={} takes the seeds in it")
     made = shorthand_overrides(shorthands, overrides)
+    if max_duration is not None:
+        made.append(f"crawl.max_duration={_toml_string(max_duration)}")
     given = [*overrides, *made]
     if output is not None and str(output) in ("", "."):
         raise click.UsageError("--output needs the name of a directory of its own")
     if output is not None:
         given.append(f"output.directory={_toml_string(str(output))}")
-    if max_duration is not None:
-        given.append(f"crawl.max_duration={_toml_string(max_duration)}")
     if urls:
         given.append("crawl.seed_files=[]")
     try:
@@ -212,7 +212,10 @@ def _toml_string(text: str) -> str:
 @config_option
 @override_option
 def run_command(config: Path | None, overrides: tuple[str, ...]) -> int:
-    """Crawl until stopped. The first SIGTERM drains, the second ends at once; SIGHUP reloads."""
+    """Crawl until stopped, and visit pages again, each as often as it changes.
+
+    The first SIGTERM drains, the second ends at once; SIGHUP reloads.
+    """
     from crawler.daemon import defer_hangups
 
     defer_hangups()

@@ -53,6 +53,10 @@ def override_option(function: Decorated) -> Decorated:
     )(function)
 
 
+class _WholeNumber(click.IntRange):
+    name = "whole number"  # as it stands in a message
+
+
 # Options of `crawler crawl` that are short for -o, with their keys. The keys stand in their help too.
 _SHORTHANDS: Final = {
     "limit": "scope.max_urls",
@@ -68,13 +72,14 @@ def shorthand_options(function: Decorated) -> Decorated:
     options = (
         click.option(
             "--limit",
-            type=click.IntRange(min=1),
+            type=_WholeNumber(min=1),
             metavar="N",
-            help="At most N URLs, over the life of the output directory: scope.max_urls.",
+            help="At most N URLs, images and style sheets among them, without robots.txt and probes, over the life of "
+            "the output directory: scope.max_urls.",
         ),
         click.option(
             "--depth",
-            type=click.IntRange(min=0),
+            type=_WholeNumber(min=0),
             metavar="N",
             help="At most N links from a URL given: scope.max_depth.",
         ),
@@ -112,7 +117,8 @@ def shorthand_overrides(given: Mapping[str, Any], overrides: Sequence[str]) -> l
 
 def with_shorthand_names(error: ConfigurationError, shorthands: Sequence[str]) -> ConfigurationError:
     """The error with the option that was given in the place of the override that was made of it."""
-    names = {f"-o {one}": f"--{name}" for one in shorthands for name, key in _SHORTHANDS.items() if one.startswith(key)}
+    keys = {**_SHORTHANDS, "max-duration": "crawl.max_duration"}
+    names = {f"-o {one}": f"--{name}" for one in shorthands for name, key in keys.items() if one.startswith(f"{key}=")}
     return ConfigurationError([replace(one, file=names.get(one.file, one.file)) for one in error.problems])
 
 

@@ -28,7 +28,13 @@ _FLUSH_LINES: Final = 256
 @click.option(
     "--host", "hosts", multiple=True, metavar="HOST", help='Only of this host; "*.example.org": of all below it.'
 )
-@click.option("--outcome", "outcomes", multiple=True, type=click.Choice([str(word) for word in OutcomeLabel]))
+@click.option(
+    "--outcome",
+    "outcomes",
+    multiple=True,
+    type=click.Choice([str(word) for word in OutcomeLabel]),
+    help="Only attempts that ended so. Repeatable.",
+)
 @click.option("--error-type", "error_types", multiple=True, metavar="WORD", help="E.g. first_byte_timeout.")
 @click.option("--deny-reason", "deny_reasons", multiple=True, metavar="WORD", help="E.g. robots.")
 @click.option("--status", "statuses", multiple=True, metavar="CODE", help='E.g. 404, or "5xx".')

@@ -1,6 +1,7 @@
 """URLs: parsing by the URL standard, session identifiers, the key that finds duplicates, registrable domains."""
 
 import re
+from difflib import get_close_matches
 from functools import lru_cache
 from ipaddress import IPv4Address
 from typing import Final
@@ -102,7 +103,12 @@ def parse_typed(text: str) -> tuple[str, Origin]:
     # in "localhost:8443/x" the digits after the colon are a port
     if not has_scheme or ("//" not in text[: has_scheme.end() + 2] and text[has_scheme.end() :][:1].isdigit()):
         text = "https://" + text
-    return parse(text)
+    try:
+        return parse(text)
+    except UrlError as error:
+        if error.reason is DenyReason.SCOPE_SCHEME and get_close_matches(text.partition(":")[0], ("http", "https")):
+            raise UrlError(error.reason, f"{error}; did you mean http:// or https://?") from None
+        raise
 
 
 def target_of(url: str) -> str:

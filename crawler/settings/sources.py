@@ -148,6 +148,8 @@ def read_toml(path: Path, short_name: str, *, is_secret: bool = False) -> TomlFi
         hint = syntax_hint(error.msg, shown, len(before) - before.rfind("\n"))
         if is_secret or redact_text(shown) != shown:  # it has a URL with a password
             shown = hint = ""
+        elif path.suffix != ".toml" and all(line[:1] in ("", "#") for line in map(str.strip, before.split("\n")[:-1])):
+            hint = "this is no configuration (TOML)"
         raise refusal(f"not TOML: {syntax_message(error.msg)}", before, shown, hint) from None
     except RecursionError:
         raise refusal("not usable: nested too deeply") from None

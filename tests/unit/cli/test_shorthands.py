@@ -65,8 +65,9 @@ def test_an_option_and_its_key_conflict(
     ("words", "code", "message"),
     [
         (("--limit", "0"), 2, "'--limit'"),
-        (("--limit", "many"), 2, "'--limit'"),
+        (("--limit", "many"), 2, "'--limit': 'many' is not a valid whole number."),
         (("--depth", "-1"), 2, "'--depth'"),
+        (("--max-duration", "10"), 78, "--max-duration: crawl.max_duration must be a duration"),
         (("--delay", "soon"), 78, "--delay: politeness.delay must be a duration"),
         (("--include", "re:("), 78, "--include: an entry of scope.include"),
         (("--exclude", "ok", "--exclude", ""), 78, "--exclude: an entry of scope.exclude"),
@@ -78,6 +79,20 @@ def test_a_mistake_names_the_option(
     """As it was given, and not the -o that it is short for."""
     assert called(*words) == code
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "is_foreign"), [("README.md", True), ("c.toml", False)])
+def test_a_document_is_no_configuration(capsys: pytest.CaptureFixture[str], name: str, is_foreign: bool) -> None:
+    """Its first line would have been repaired; that of a configuration is."""
+    Path(name).write_text("# Crawler\n\nA web crawler\n")
+    assert called("-c", name) == 78
+    said = capsys.readouterr().err
+    assert ("this is no configuration (TOML)" in said, "write A = web crawler" in said) == (is_foreign, not is_foreign)
+
+
+def test_a_slip_in_the_scheme_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert called("htp://a.test/") == 2
+    assert "not http or https: htp:; did you mean http:// or https://?" in capsys.readouterr().err
 
 
 def test_the_help_names_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
