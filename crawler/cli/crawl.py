@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,7 +25,7 @@ from crawler.cli.crawl_options import (
 )
 from crawler.cli.default_crawl import no_seeds, require_configuration
 from crawler.cli.output import not_written, say, write_data
-from crawler.core.enums import Exit, StoppedBy
+from crawler.core.enums import Exit, LeftReason, StoppedBy
 from crawler.core.formatting import count, counts, date_time, duration, local_time
 from crawler.core.outcomes import UrlCounts
 from crawler.settings.configuration_errors import ConfigurationError
@@ -128,6 +129,9 @@ def crawl_command(
         from crawler.cli.progress import summary_table
 
         Console(stderr=True).print(summary_table(result.summary | result.details))
+    elif isinstance(last := result.summary["round"], Mapping):
+        found = counts({name: last[name] for name in ("unchanged", "changed", "gone", "failed", "new")})
+        say(f"round {last['number']}: {count(last['visited'])} visited again{found and ', ' + found}")
     if result.seeds_refused:
         say("every seed that responded did so with an HTTP error")
         for one in result.seeds_refused:
@@ -135,7 +139,7 @@ def crawl_command(
     _print_failures(result.details["failures"])
     if result.output_problems or result.gone:
         return not_written(result.output_problems, unstored=result.unstored, gone=result.gone)
-    return _exit_code(result)
+    return _exit_code(result, settings)
 
 
 def _start_sentences(settings: "Settings", totals: "Totals") -> Iterator[str]:
@@ -158,9 +162,14 @@ def _print_failures(failures: Mapping[str, int]) -> None:
         say(f"{count(sum(failures.values()), 'URL')} failed in the end: {counts(failures)}")
 
 
-def _exit_code(result: "Result") -> int:
+def _exit_code(result: "Result", settings: "Settings") -> int:
     """Print what is left and why; returns the exit code."""
     end = result.ending
+    limits = {"scope.max_urls": settings.scope.max_urls, "scope.max_urls_per_host": settings.scope.max_urls_per_host}
+    limit = " or ".join(f"{key} = {value}" for key, value in limits.items() if value is not None)
+    by_reason = [
+        str(replace(one, text=f"held back by {limit}") if one.reason is LeftReason.LIMIT else one) for one in end.left
+    ]
     left = f"{count(end.urls.left, 'URL')} {'is' if end.urls.left == 1 else 'are'} left"
     if end.stopped_by is StoppedBy.WAITING and result.opens_at is not None:
         say(f"fetch.hours are closed until {local_time(result.opens_at)}; {left}, the same command continues with them")
@@ -179,10 +188,12 @@ def _exit_code(result: "Result") -> int:
             return end.exit_code
         case StoppedBy.DISK if end.left:
             say(f"nothing could be stored for as long as crawl.linger; {left}, the same command continues with them")
+        case _ if len(by_reason) == 1:
+            by_reason = [f"left: {by_reason[0]}"]
         case _ if end.left:
             say(left)
-    for one in end.left:
-        say(str(one))
+    for one in by_reason:
+        say(one)
     if result.visited_at is not None and end.stopped_by is StoppedBy.EMPTY and not result.summary["round"]:
         urls = end.urls
         all_of = (

@@ -1,0 +1,53 @@
+"""What `crawler crawl` prints at its end in a pipe."""
+
+from typing import Any
+
+import pytest
+
+from crawler import app
+from crawler.cli import main
+from crawler.core.enums import LeftReason, StoppedBy
+from crawler.core.outcomes import UrlCounts
+from crawler.engine.monitoring.bottleneck import LIMIT, Backlog
+from crawler.engine.monitoring.ending import Ending
+
+LIMITED = Backlog(*LIMIT, 488, 1, "https://a.test")
+LATER = Backlog(LeftReason.RETRY, "to be tried again later, after an error", 2)
+ROUND = {"number": 2, "visited": 1_200, "unchanged": 9, "changed": 0, "gone": 3, "failed": 0, "new": 1, "ended": True}
+
+
+def printed(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    *words: str,
+    left: tuple[Backlog, ...] = (),
+    last_round: dict[str, object] | None = None,
+) -> str:
+    def run(*_: Any, **__: Any) -> app.Result:
+        urls = UrlCounts(500, 10, 0, 0, sum(one.urls for one in left), 0)
+        summary: dict[str, object] = {"round": last_round}
+        return app.Result(Ending(StoppedBy.MAX_URLS, urls, left), summary, {"failures": {}})
+
+    monkeypatch.setattr(app, "run", run)
+    assert main(["crawl", "https://a.test/", "--output", "no-crawl-is-here", *words], standalone_mode=False) == 0
+    return capfd.readouterr().err
+
+
+def test_the_limit_that_holds_is_named_once_with_its_value(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With a sum before them only if there are several reasons."""
+    left = "crawler: left: 488 URLs of https://a.test held back by scope.max_urls = 12\n"
+    assert printed(monkeypatch, capfd, "--limit", "12", left=(LIMITED,)) == left
+    both = printed(monkeypatch, capfd, "--limit", "9", "-o", "scope.max_urls_per_host=5", left=(LIMITED, LATER))
+    assert both.splitlines() == [
+        "crawler: 490 URLs are left",
+        "crawler: 488 URLs of https://a.test held back by scope.max_urls = 9 or scope.max_urls_per_host = 5",
+        "crawler: 2 URLs to be tried again later, after an error",
+    ]
+
+
+def test_a_round_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    line = "crawler: round 2: 1,200 visited again, 9 unchanged, 3 gone, 1 new\n"
+    assert printed(monkeypatch, capfd, "--again", last_round=ROUND) == line
+    assert printed(monkeypatch, capfd, "--again", "--json", last_round=ROUND) == ""
