@@ -189,7 +189,7 @@ class Fetched:
     payload: Body  # without the transfer coding, with the content coding; `raw_body` if there is no transfer coding
     timings: Timings
     connection: ConnectionInfo
-    started_at: float
+    started_at: float  # when the request was sent
     resend_count: int = 0
     tainted: bool = False  # its framing was accepted leniently
     truncated: TruncatedReason | None = None  # the body is shorter than its framing promised
@@ -206,6 +206,7 @@ class Failed:
     retryable: bool
     timings: Timings = Timings()
     connection: ConnectionInfo | None = None  # None if none was open
+    started_at: float = 0.0  # when the request was sent; only with a connection
     resend_count: int = 0
 
 

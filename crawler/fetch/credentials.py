@@ -99,6 +99,7 @@ class OriginCredentials:
                     retryable=not is_permanent(error_type),
                     timings=result.timings,
                     connection=result.connection,
+                    started_at=result.started_at,
                     resend_count=result.resend_count,
                 )
         if self._cookies is not None:

@@ -244,6 +244,7 @@ class Fetcher:
             retryable=not is_permanent(error_type),
             timings=connection.timings,
             connection=connection.info,
+            started_at=attempt.started_at,
             resend_count=attempt.resends,
         )
 

@@ -7,6 +7,7 @@ it, the HTML page draws it.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from heapq import heappop, heappush
 from typing import Any, Final
 
 from crawler.core.enums import Next, UrlState
@@ -40,6 +41,7 @@ LISTED: Final = 10
 SEEDS_LISTED: Final = 20
 SEEDS_WITHIN_S: Final = 4.0
 _MIN_RESPONSES: Final = 5  # of a host among the slowest: fewer make no quantile
+_REORDERED: Final = 10_000  # requests; more are never processed at once
 _NOTED: Final = ("start", "stop", "recovered", "reload_ok", "reload_failed", "disk_low", "disk_ok", "log_dropped",
                  "tls_verify_off", "scope_widened", "loop_lag", "outage")  # fmt: skip
 
@@ -230,7 +232,8 @@ def _unreadable(reader: StoreReader | None) -> list[dict[str, Any]]:
 @dataclass(slots=True)
 class HostReport:
     """Figures of all requests to a host. `shortest_rest_s` is the shortest time from the end of a response to the next
-    request; below 0 they overlapped.
+    request; below 0 they overlapped. Lines are in the order in which responses were processed: the last `_REORDERED`
+    requests are held in a heap, from which they are taken in the order in which they were sent.
     """
 
     host: str
@@ -243,6 +246,7 @@ class HostReport:
     addresses: Counter[str] = field(default_factory=Counter)
     connections: int = 0
     shortest_rest_s: float | None = None
+    _pending: list[tuple[float, float]] = field(default_factory=list)  # a heap of (sent, response ended)
     _last_end: float | None = None
 
     def add(self, line: Line) -> None:
@@ -260,16 +264,27 @@ class HostReport:
             self.connections += 1
         if address := line.get("network_peer_address"):
             self.addresses[str(address)] += 1
-        end = epoch(ts)
-        if end is None:
+        begin = epoch(str(line.get("sent_at", "")))  # none: there was no connection, or an older version wrote the line
+        if begin is None:
             return
+        end = begin + (line.get("ttfb_ms", 0.0) + line.get("body_ms", 0.0)) / 1e3
+        heappush(self._pending, (begin, end))
+        if len(self._pending) > _REORDERED:
+            self._measure_gap()
+
+    def _measure_gap(self) -> None:
+        """Take the pending request that was sent first, and measure the gap before it."""
+        begin, end = heappop(self._pending)
         if self._last_end is not None:
-            taken = sum(line.get(name, 0.0) for name in ("dns_ms", "connect_ms", "tls_ms", "ttfb_ms", "body_ms"))
-            gap_s = end - taken / 1e3 - self._last_end
+            gap_s = begin - self._last_end
             self.shortest_rest_s = gap_s if self.shortest_rest_s is None else min(gap_s, self.shortest_rest_s)
+            end = max(end, self._last_end)
         self._last_end = end
 
     def values(self) -> dict[str, Any]:
+        """The figures of all lines, as values that JSON can hold."""
+        while self._pending:
+            self._measure_gap()
         first, last = epoch(self.first_ts), epoch(self.last_ts)
         period_s = (last - first) if first is not None and last is not None else 0.0
         return {

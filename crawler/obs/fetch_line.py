@@ -187,7 +187,7 @@ def _add_response(line: Line, settlement: Settlement, response: Fetched, links_f
         line["tls_ms"] = round(timings.tls_s * 1e3, 2)
     line["ttfb_ms"] = round(timings.first_byte_s * 1e3, 2)
     line["body_ms"] = round(timings.body_s * 1e3, 2)
-    _add_connection(line, connection)
+    _add_connection(line, connection, response.started_at)
 
 
 def _add_failure(line: Line, failed: Failed) -> None:
@@ -206,10 +206,11 @@ def _add_failure(line: Line, failed: Failed) -> None:
             line[name] = round(seconds * 1e3, 2)
     connection = failed.connection
     if connection is not None:
-        _add_connection(line, connection)
+        _add_connection(line, connection, failed.started_at)
 
 
-def _add_connection(line: Line, connection: ConnectionInfo) -> None:
+def _add_connection(line: Line, connection: ConnectionInfo, sent_at: float) -> None:
+    line["sent_at"] = timestamp(sent_at)
     line["conn_id"] = connection.id
     line["conn_request_n"] = connection.request_n
     line["network_peer_address"] = connection.peer_address

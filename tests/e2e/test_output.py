@@ -156,7 +156,7 @@ ALWAYS = {
 }  # fmt: skip
 WITH_A_RESPONSE = {
     "http_request_resend_count", "http_response_status_code", "http_response_body_size", "content_digest",
-    "ttfb_ms", "body_ms", "conn_id", "conn_request_n", "network_peer_address", "tls_protocol_version",
+    "sent_at", "ttfb_ms", "body_ms", "conn_id", "conn_request_n", "network_peer_address", "tls_protocol_version",
     "tls_resumed", "links_found", "links_new", "warc_file", "warc_offset",
 }  # fmt: skip
 SOMETIMES = {

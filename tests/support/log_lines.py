@@ -56,6 +56,7 @@ def fetch_lines(
         line |= {
             "outcome": outcome, "http_response_status_code": status, "http_response_body_size": size,
             "content_size": size * 4, "content_type": "text/html" if kind < 0.8 else "image/png",
+            "sent_at": timestamp(at - 0.1 - ttfb / 1e3),
             "content_digest": f"sha256:{number:052}====", "links_found": 40, "ttfb_ms": ttfb, "body_ms": 5.0,
             "conn_id": conn_id, "conn_request_n": requests[conn_id], "network_peer_address": f"192.0.2.{host % 250}",
             "tls_protocol_version": "1.3", "tls_resumed": conn_id % 3 == 0, "links_new": 2, "queue_ms": 0.4,

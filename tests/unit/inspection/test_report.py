@@ -1,9 +1,12 @@
 """Figures from logs: tallies, their halves, hosts with their states, the day's story and its page."""
 
+import asyncio
 import random
 import statistics
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,10 @@ import orjson
 import pytest
 
 from crawler.core.enums import TaskKind
-from crawler.core.models import Backoff, RobotsRecord, Task
+from crawler.core.models import Backoff, Lease, RobotsRecord, Task
 from crawler.core.options import PolitenessOptions
+from crawler.engine.pages.worker import Worker
+from crawler.engine.scheduling.host import Host
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
@@ -22,10 +27,14 @@ from crawler.inspection.log.query import Matcher, Query
 from crawler.inspection.log.rotated_log import RotatedLog, select
 from crawler.inspection.log.totals import OTHER_HOSTS, Gathered, LogTotals, Spread, gather
 from crawler.inspection.log.url_history import present_state
-from crawler.inspection.report import EventTotals, report, requests_to, total_events
+from crawler.inspection.report import EventTotals, HostReport, report, requests_to, total_events
 from crawler.inspection.report_page import page
+from crawler.obs.fetch_line import fetch_line
+from tests.support.engine import Harness
 from tests.support.frontiers import NOW, batch, found, visit
 from tests.support.log_lines import fetch_lines, write
+from tests.support.scripted_web import response
+from tests.support.virtual_time import run
 
 LINES = list(fetch_lines(4_000, hosts=30, per_s=2.0))
 
@@ -261,6 +270,40 @@ def test_requests_to_a_host_are_shown_line_by_line(log: Path) -> None:
     values = told[-1][2].values()
     assert values["requests"] + values["refused_by_us"] == len(wanted)
     assert values["shortest_rest_s"] is not None
+
+
+def test_the_shortest_gap_is_that_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the first pages take long to process, so that they come last in the log."""
+    process = Worker._process_page
+
+    async def slow(worker: Worker, lease: Lease, host: Host, task: Task, *more: Any) -> None:
+        await asyncio.sleep({"1": 30.0, "3": 8.3}.get(task.url[-1], 0.0))
+        await process(worker, lease, host, task, *more)
+
+    monkeypatch.setattr(Worker, "_process_page", slow)
+    urls = [f"https://a.test/{number}" for number in range(6)]
+
+    async def main() -> Harness:
+        engine = Harness(*urls)
+        engine.web.takes_s = lambda origin, task: 0.25
+        engine.web.other = lambda origin, task: replace(response(took_s=0.25), started_at=engine.clock.now() - 0.25)
+        await engine.run()
+        return engine
+
+    engine = run(main())
+    figures = HostReport("a.test")
+    logged = []
+    for number, (visited, _, _) in enumerate(engine.visits):
+        line = fetch_line(
+            visited.settlement, crawl="c", run_id="r", fetch_id=number, links_found=0, links_new=0, written=None
+        )
+        logged.append(str(line["url_full"]))
+        figures.add(line)
+    requests = [one for one in engine.web.requests if one.task.kind is TaskKind.PAGE]
+    assert sorted(logged[1:]) == sorted(one.url for one in requests)
+    assert logged[1:] != [one.url for one in requests]
+    gaps = [after.begin - before.end for before, after in pairwise(engine.web.requests)]
+    assert figures.values()["shortest_rest_s"] == pytest.approx(min(gaps), abs=0.002)
 
 
 def test_lines_that_make_no_sense_do_not_stop_a_tally() -> None:

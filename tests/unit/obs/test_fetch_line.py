@@ -68,7 +68,8 @@ START = {
 }  # fmt: skip
 ANSWERED = {
     "http_request_resend_count": 0, "http_response_body_size": 5, "content_type": "text/html",
-    "ttfb_ms": 4.0, "body_ms": 5.0, "conn_id": 17, "conn_request_n": 5, "network_peer_address": "192.0.2.1",
+    "sent_at": "2026-11-23T09:00:00.123Z", "ttfb_ms": 4.0, "body_ms": 5.0,
+    "conn_id": 17, "conn_request_n": 5, "network_peer_address": "192.0.2.1",
     "tls_protocol_version": "1.3", "tls_resumed": True,
 }  # fmt: skip
 
@@ -143,8 +144,9 @@ def test_a_failure_before_the_connection() -> None:
 def test_a_failure_on_a_connection() -> None:
     """The line has the connection."""
     connection = ConnectionInfo(9, 3, "192.0.2.1")
-    line = line_of(settled(Failed(ErrorType.READ_TIMEOUT, "", True, connection=connection), UrlState.WAITING))
-    assert (line["conn_id"], line["conn_request_n"]) == (9, 3)
+    failed = Failed(ErrorType.READ_TIMEOUT, "", True, connection=connection, started_at=AT - 5)
+    line = line_of(settled(failed, UrlState.WAITING))
+    assert (line["conn_id"], line["conn_request_n"], line["sent_at"]) == (9, 3, "2026-11-23T08:59:55.123Z")
     assert "tls_resumed" not in line
 
 
