@@ -176,7 +176,7 @@ GROUPS: Final = {
     },
     "Set up": {
         "init": Entry(
-            "crawler.cli.init",
+            "crawler.cli.config:init",
             "Write a first configuration to FILE, crawler.toml if none is named.",
             (
                 "crawler init",

@@ -38,8 +38,7 @@ from crawler.engine.pages.url_policy import BUDGET_BYTES as RULES_BYTES
 from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
 from crawler.engine.pages.worker import Fetches, Worker
 from crawler.engine.reevaluation import Reevaluation
-from crawler.engine.rounds import Rounds
-from crawler.engine.schedule import Schedule
+from crawler.engine.rounds import Rounds, Schedule
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.prefetch import PREFETCH_TOTAL
 from crawler.engine.scheduling.rate_limits import CrawlRateLimiter

@@ -22,7 +22,7 @@ from crawler.engine.monitoring.bottleneck import Backlog, Conditions, assess, ba
 from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
 from crawler.engine.monitoring.rates import RateMeter, Rates, peak_rss_bytes, rss_bytes
 from crawler.engine.pages.worker import Worker
-from crawler.engine.schedule import Schedule
+from crawler.engine.rounds import Schedule
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.connection import Exchange
