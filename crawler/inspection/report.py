@@ -4,6 +4,7 @@ The report is one dict of plain values from the totals of the log, from events a
 it, the HTML page draws it.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -41,6 +42,7 @@ LISTED: Final = 10
 SEEDS_LISTED: Final = 20
 SEEDS_WITHIN_S: Final = 4.0
 _MIN_RESPONSES: Final = 5  # of a host among the slowest: fewer make no quantile
+_PORT: Final = re.compile(r":\d+$")
 _REORDERED: Final = 10_000  # requests; more are never processed at once
 _NOTED: Final = ("start", "stop", "recovered", "reload_ok", "reload_failed", "disk_low", "disk_ok", "log_dropped",
                  "tls_verify_off", "scope_widened", "loop_lag", "outage")  # fmt: skip
@@ -52,7 +54,7 @@ class EventTotals:
 
     closes: Counter[str] = field(default_factory=Counter)
     failed_stages: Counter[str] = field(default_factory=Counter)
-    skipped: dict[str, tuple[int, str]] = field(default_factory=dict)  # reason → hosts, a sample
+    skipped: dict[str, tuple[set[str], str]] = field(default_factory=dict)  # reason → hosts, a sample
     states: Counter[str] = field(default_factory=Counter)  # "backoff: 429" → how often
     noted: list[Line] = field(default_factory=list)
     noted_in_all: int = 0
@@ -64,9 +66,10 @@ class EventTotals:
             case "conn_fail":
                 self.failed_stages[f"{line.get('stage')}: {line.get('error_type')}"] += 1
             case "url_skipped":
-                reason = str(line.get("deny_reason"))
-                hosts, sample = self.skipped.get(reason, (0, str(line.get("url_full", ""))))
-                self.skipped[reason] = (hosts + 1, sample)
+                reason, url = str(line.get("deny_reason")), str(line.get("url_full", ""))
+                hosts, _ = self.skipped.setdefault(reason, (set(), url))
+                authority = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+                hosts.add(_PORT.sub("", authority))
             case "host_state" if line.get("to") in ("backoff", "held"):
                 self.states[f"{line.get('to')}: {line.get('reason')}"] += 1
             case event if event in _NOTED:
@@ -115,7 +118,7 @@ def report(tally: LogTotals, events: EventTotals, reader: StoreReader | None) ->
         "connect_failures": _ordered(events.failed_stages),
         "refusals": _ordered(tally.deny_reasons),
         "refused_links": {
-            reason: {"hosts": hosts, "sample": redact(sample)}
+            reason: {"hosts": len(hosts), "sample": redact(sample)}
             for reason, (hosts, sample) in sorted(events.skipped.items())
         },
         "rests": _ordered(events.states),

@@ -139,6 +139,7 @@ EVENTS = [
     {"event": "conn_fail", "stage": "tls", "error_type": "tls_cert_expired"},
     {"event": "url_skipped", "url_full": "https://x.test/?token=1", "deny_reason": "scope_host"},
     {"event": "url_skipped", "url_full": "https://y.test/", "deny_reason": "scope_host"},
+    {"event": "url_skipped", "url_full": "https://x.test/again", "deny_reason": "scope_host"},
     {"event": "host_state", "server_address": "b.test", "server_port": 443, "from": "ready", "to": "backoff",
      "reason": "connect_refused", "until": "2026-11-23T09:10:00.000Z"},
 ]  # fmt: skip
