@@ -278,23 +278,38 @@ def _print_host(crawl: FoundCrawl, host: str, since_at: float | None, until_at: 
     if as_json:
         write_data(orjson.dumps({"event": "summary", **values}) + b"\n")
     else:
-        write_data(("\n".join(_host_text(values, pen)) + "\n").encode())
+        write_data(("\n".join(_host_text(values, pen, _denied_in_store(crawl, host))) + "\n").encode())
     for problem in problems:
         say(problem)
     return Exit.OK
 
 
-def _host_text(values: Mapping[str, Any], pen: Pen) -> list[str]:
+def _denied_in_store(crawl: FoundCrawl, host: str) -> int | None:
+    """The number of URLs of a host that the store has as denied; None for "*.name" or without a store."""
+    if host.startswith("*."):
+        return None
+    try:
+        with StoreReader(crawl.paths.frontier, is_live=crawl.paths.pid() is not None) as reader:
+            return reader.denied_of(host)
+    except FileNotFoundError:
+        return None
+
+
+def _host_text(values: Mapping[str, Any], pen: Pen, denied: int | None) -> list[str]:
     if not values["requests"] and not values["refused_by_us"]:
         return [f"the logs have no request to {printable(values['host'])}"]
     gap_s = values["shortest_rest_s"]
-    gap = "one request only" if gap_s is None else duration(gap_s) if gap_s >= 0 else "none, requests overlapped"
+    unknown = (
+        "one request only" if values["requests"] < 2 else "not known: the log has fewer than two times of requests"
+    )
+    gap = unknown if gap_s is None else duration(gap_s) if gap_s >= 0 else "none, requests overlapped"
     each = "" if values["requests_per_minute"] is None else f", {average(values['requests_per_minute'])} per minute"
+    stored = "" if denied is None else f"; {count(denied)} in the store now"
     rows = [
         ("requests", f"{count(values['requests'])}{each}, {size(values['bytes'])}"),
         ("from … to", f"{date_time(values['first'])} … {date_time(values['last'])}"),
         ("outcomes", _counts_text(values["outcomes"], pen, OUTCOME_COLOURS)),
-        ("denied", f"{count(values['refused_by_us'], 'URL')}, by robots.txt or the crawl's own rules"),
+        ("denied", f"{count(values['refused_by_us'], 'URL')} when due, by robots.txt or the crawl's own rules{stored}"),
         ("times above", "from the lease to the stored page, with waiting, connecting and parsing"),
         ("connections", f"{count(values['connections'])} to {', '.join(list(values['addresses'])[:4]) or 'nowhere'}"),
         ("shortest gap", f"{gap} (from the end of a response to the next request)"),

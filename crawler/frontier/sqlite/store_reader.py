@@ -129,6 +129,11 @@ class StoreReader:
         """The origins of a host name, one for each scheme and port."""
         return list(self._rows("SELECT * FROM host WHERE host = ?", (host,)))
 
+    def denied_of(self, host: str) -> int:
+        """The number of denied URLs of all origins of a host name."""
+        sql = "SELECT count(*) AS urls FROM url WHERE host = ? AND state = 'denied'"
+        return sum(row["urls"] for origin in self.origins_of(host) for row in self._rows(sql, (origin["id"],)))
+
     def hosts(self) -> Iterator[Row]:
         """Every host, with the columns of its robots.txt as `robots_…` but for the text."""
         yield from self._rows(

@@ -13,8 +13,10 @@ from typing import Any
 import orjson
 import pytest
 
-from crawler.core.enums import TaskKind
-from crawler.core.models import Backoff, Lease, RobotsRecord, Task
+from crawler.cli.output import Pen
+from crawler.cli.report import _host_text
+from crawler.core.enums import DenyReason, TaskKind, UrlState
+from crawler.core.models import Backoff, Denied, Lease, RobotsRecord, Task
 from crawler.core.options import PolitenessOptions
 from crawler.engine.pages.worker import Worker
 from crawler.engine.scheduling.host import Host
@@ -305,6 +307,24 @@ def test_the_shortest_gap_is_that_of_the_server(monkeypatch: pytest.MonkeyPatch)
     assert logged[1:] != [one.url for one in requests]
     gaps = [after.begin - before.end for before, after in pairwise(engine.web.requests)]
     assert figures.values()["shortest_rest_s"] == pytest.approx(min(gaps), abs=0.002)
+
+
+async def test_a_host_s_denied_urls_are_those_of_the_log_and_of_the_store(tmp_path: Path) -> None:
+    """URLs that changed rules denied have no line in the log."""
+    frontier = SqliteFrontier(tmp_path / "frontier.db")
+    await frontier.open()
+    urls = [f"https://{host}/{n}" for host in ("a.test", "b.test") for n in range(3)]
+    await frontier.add([found(url) for url in urls], now=NOW)
+    denied = Denied(DenyReason.ROBOTS, "Disallow: /")
+    tasks = [Task(id=n, url=urls[n - 1]) for n in (2, 3)]
+    await frontier.settle(batch(*(visit(task, outcome=denied, state=UrlState.DENIED) for task in tasks)))
+    await frontier.close(clean=True)
+    with StoreReader(tmp_path / "frontier.db", is_live=False) as reader:
+        assert [reader.denied_of(host) for host in ("a.test", "b.test", "c.test")] == [2, 0, 0]
+    figures = HostReport("a.test")
+    figures.add(next(line for line in LINES if line["outcome"] == "ok"))
+    shown = "\n".join(_host_text(figures.values(), Pen(), 2))
+    assert "0 URLs when due, by robots.txt or the crawl's own rules; 2 in the store now" in shown
 
 
 def test_lines_that_make_no_sense_do_not_stop_a_tally() -> None:
