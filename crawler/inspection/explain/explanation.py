@@ -88,7 +88,6 @@ class Case:
     host: Row | None = None
     robots: Row | None = None
     denials: list[tuple[DenyReason | None, str]] = field(default_factory=list)
-    is_closed: bool = False  # the host is blocked or was taken down
     backoff_until: float = 0.0
     backoff_reason: str = ""
 

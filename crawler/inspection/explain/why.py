@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from crawler.content.robots_txt import RobotsTxt
-from crawler.core.enums import DenyReason, Source
+from crawler.core.enums import DenyReason, Source, UrlState
 from crawler.core.formatting import ago, count, duration, unreadable_robots, wall_time
 from crawler.core.models import Denied, Origin
 from crawler.core.options import Rules
@@ -184,11 +184,9 @@ class Explainer:
             when = wall_time(block.at, self._now)
             text = f"{block.kind} {block.name} was blocked {when}: {block.reason or 'no reason given'}"
             case.denials.append((None, text))
-            case.is_closed = True
             explanation.add("block", "DENY", text, blocked=block.name, at=block.at)
         if self._reader.is_forgotten(host):
             case.denials.append((None, f"an operator took down {host}"))
-            case.is_closed = True
             explanation.add("block", "DENY", f"an operator took down {host}; nothing of it is stored again")
 
     def _address_step(self, explanation: Explanation, case: Case) -> None:
@@ -340,13 +338,13 @@ class Explainer:
         explanation.add("host", "ok", text, queued=host["queued"], ok=host["ok"], errors=host["errors"], eta_s=eta)
 
     def _queue_eta(self, case: Case, key: str) -> float | None:
-        """Seconds until the host's queue is empty, by delay and learned response time; None if unknown, or if the host
-        gets no requests.
+        """Seconds until the host's queue is empty, by delay and learned response time. None if unknown, and for denied
+        URLs and hosts that get no requests.
         """
         reader, rules, host = self._reader, self._rules, case.host
         if reader is None or rules is None or host is None:
             return None
-        if case.is_closed or (case.robots is not None and case.robots["verdict"] == "unreachable"):
+        if case.denials or (case.row is not None and case.row["state"] == UrlState.DENIED):
             return None
         by_domain = rules.politeness.key != "host"
         lengths = reader.queues_of_domain(host) if by_domain else [

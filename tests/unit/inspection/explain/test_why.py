@@ -327,6 +327,15 @@ def test_without_rules_what_is_not_known_is_reported(store: Path) -> None:
     assert "not known" in step(explanation, "scope")[1]
 
 
+def test_the_time_of_the_queue_is_shown_to_urls_that_wait_in_it(store: Path) -> None:
+    """A denied URL does not."""
+    for path, is_shown in (("new", True), ("private/x", False), ("old", False), ("private/new", False)):
+        explanation = explain(store, f"{SEED}{path}")
+        facts = next(step.facts for step in explanation.steps if step.name == "host")
+        assert (facts["eta_s"] is not None) is is_shown, path
+        assert ("the queue takes" in step(explanation, "host")[1]) is is_shown, path
+
+
 def test_robots_that_are_ignored_deny_nothing(store: Path) -> None:
     """With politeness.robots = "ignore"."""
     ignoring = replace(RULES, politeness=PolitenessOptions(robots="ignore"))
