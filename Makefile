@@ -15,7 +15,7 @@ BASE ?= python:3.13-slim
 FULLY_COVERED := $(addprefix crawler/fetch/,connection.py pool.py http1/wire.py net/address.py net/tls_stream.py)
 
 .DELETE_ON_ERROR:
-.PHONY: help run test quick lint format generated docs venv dev systemd bench prove dist deb image sbom release lock fuzz cover clean
+.PHONY: help run test quick lint format generated docs pictures venv dev systemd bench prove dist deb image sbom release lock fuzz cover clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -89,6 +89,9 @@ generated: $(VENV)/.dev  ## the files that are made of the code: example configu
 	for unit in crawler@.service crawler-again@.service; do $(BIN)/python -m crawler.cli.service.planned_files $$unit > systemd/$$unit; done
 	$(BIN)/python -m crawler.cli.manuals > docs/crawler.1
 	PYTHONPATH=. $(BIN)/python docs/keys.py > docs/reference/keys.md
+
+pictures: $(VENV)/.dev  ## the README's pictures, of a real crawl; needs tmux and chromium
+	PYTHONPATH=. $(BIN)/python docs/pictures/make.py
 
 .venv-docs/.made: requirements-docs.lock
 	@rm -rf .venv-docs

@@ -203,7 +203,7 @@ class WebServer:
         if not self._listen.startswith("/"):
             name = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
             if name.lower() not in _LOCAL:
-                problem = "only requests to a loopback name are served"
+                problem = "only requests to a loopback name are served: a proxy must send Host: 127.0.0.1"
                 if self._actions is not None and request.method == "POST":
                     raise self._actions.refused(problem)
                 raise web.HTTPForbidden(text=f"{problem}\n")

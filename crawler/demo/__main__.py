@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
         with nullcontext() if has_output else fresh_output(OUTPUT), DemoServer() as server:
             own = [] if has_output else ["--output", str(OUTPUT)]
             command = [*crawl_command(server), *own, *arguments]
-            _say(f"Crawling a small site, served here over TLS on {ADDRESS}:{server.port}, {DELAY} between requests.")
+            _say(f"A small site is served here over TLS, on {ADDRESS}:{server.port}.")
             code = _exit_code(command)
             if code == Exit.WAITING and not has_output:
                 _say("But this is the demo, which starts afresh each time: its server will be on another port.")

@@ -172,7 +172,7 @@ def test_the_demo_ends_well_and_stores_its_pages(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     (said,) = done.stderr.splitlines()  # nothing is amiss: no more than what it does
-    assert said.startswith("Crawling a small site")
+    assert said.startswith("A small site is served here")
     output = tmp_path / "crawl" / "demo"
     stored = {record.url for path in (output / "warc").iterdir() for record in records(path) if record.status == 200}
     titles = {line["title"] for path in (output / "pages").iterdir() for line in read_lines(path)}

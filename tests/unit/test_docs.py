@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,14 @@ def test_keys_are_current() -> None:
         [sys.executable, "docs/keys.py"], cwd=ROOT, env={"PYTHONPATH": "."}, capture_output=True, text=True, check=True
     )
     assert (DOCS / "reference/keys.md").read_text() == made.stdout
+
+
+def test_pictures_show_what_is_shown_today() -> None:
+    """The files that draw them have not changed since. If they have, run `make pictures`, and look at them."""
+    made_of = [line.split("  ") for line in (DOCS / "pictures/made-of.sha256").read_text().splitlines()]
+    changed = [name for digest, name in made_of if sha256((ROOT / name).read_bytes()).hexdigest() != digest]
+    assert changed == []
+    assert len(made_of) >= 4
 
 
 def test_every_command_has_a_row() -> None:
