@@ -81,7 +81,7 @@ def command(
     names = host_names(hosts)
     crawl = find_crawl(config, overrides, output)
     is_live = crawl.paths.pid() is not None
-    gathered = _read_totals(crawl, since_at)
+    gathered = read_totals(crawl, since_at)
     state = _read_present_state(crawl) if is_live else PresentState()
     politeness = crawl.rules.politeness if crawl.rules is not None else PolitenessOptions()
     with StoreReader(crawl.paths.frontier, is_live=is_live) as reader:
@@ -117,14 +117,15 @@ def _name(view: HostView) -> str:
     return urlsplit(view.origin).hostname or ""
 
 
-def _read_totals(crawl: FoundCrawl, since_at: float | None) -> Gathered:
+def read_totals(crawl: FoundCrawl, since_at: float | None = None, hosts: tuple[str, ...] = ()) -> Gathered:
+    """The totals of the newest part of the log, or of that since a time, of all hosts or some."""
     log = crawl.paths.fetch_log
     try:
         with RotatedLog(log) as parts:
             ranges = select(parts, since_at)
             if since_at is None:
                 ranges = newest(ranges, _LOG_BUDGET)
-            query = Query(since="" if since_at is None else timestamp(since_at))
+            query = Query(hosts=hosts, since="" if since_at is None else timestamp(since_at))
             return gather(parts, ranges, query, bin_s=3_600, name=log.name)
     except OSError as error:
         return Gathered(LogTotals(), [f"{log}: {error.strerror}: response times and connections are not known"])

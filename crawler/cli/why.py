@@ -9,12 +9,14 @@ import orjson
 
 from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl
 from crawler.cli.default_crawl import default_crawl
+from crawler.cli.hosts import read_totals
 from crawler.cli.output import Pen, fetch_text, say, write_data
 from crawler.core.enums import Exit, UrlState
 from crawler.core.formatting import count, duration, printable, wall_time
 from crawler.core.url import UrlError, parse
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.explanation import Explanation, add_auxiliary, logged_auxiliary
+from crawler.inspection.explain.hosts import logged_gap_s
 from crawler.inspection.explain.why import Explainer
 from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.log.url_history import UrlHistory, attempts, last_host_state, skipped_of_host, time_of_field
@@ -49,7 +51,10 @@ def command(
     except FileNotFoundError:
         reader = None
     try:
-        explanation = Explainer(reader, crawl.rules, is_live=is_live, now=now).why(url)
+        explanation = Explainer(
+            reader, crawl.rules, is_live=is_live, now=now,
+            gap_s_of=lambda host: logged_gap_s(read_totals(crawl, hosts=(host,)).tally.hosts.get(host)),
+        ).why(url)  # fmt: skip
     finally:
         if reader is not None:
             reader.close()

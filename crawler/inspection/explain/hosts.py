@@ -165,12 +165,10 @@ def _estimate(
     by_name = {name: RoundRobin(lengths) for name, lengths in of_name.items()}
     for view, key, row in requested:
         gap_s = request_gap_s(politeness, row["robots_crawl_delay_s"], responses.get(key, 0.0))
-        tally = tallies.get(row["host"])
-        seen_ms = None if tally is None else tally.gaps.mean(_USUAL_GAPS)
         view.eta_s = eta_s(
             view.queued,
             gap_s * by_key[key].until_done(view.queued),
-            (seen_ms or 0.0) / 1e3 * by_name[row["host"]].until_done(view.queued),
+            logged_gap_s(tallies.get(row["host"])) * by_name[row["host"]].until_done(view.queued),
             0.0 if view.until_at is None or view.state == WAITING else view.until_at - now,
         )
 
@@ -241,6 +239,11 @@ def request_gap_s(politeness: PolitenessOptions, crawl_delay_s: float | None, re
     """Compute the seconds between two requests from the delay; 0 without a delay. `response_s`: 0 if unknown."""
     delay_s = host_delay(politeness, crawl_delay_s, response_s)
     return delay_s + CLOCK_GUARD_S + response_s if delay_s > 0 else 0.0
+
+
+def logged_gap_s(tally: HostTally | None) -> float:
+    """Compute the mean seconds between two requests in the log; 0 if unknown."""
+    return 0.0 if tally is None else (tally.gaps.mean(_USUAL_GAPS) or 0.0) / 1e3
 
 
 def eta_s(queued: int, by_delay_s: float, by_log_s: float, backoff_s: float) -> float | None:

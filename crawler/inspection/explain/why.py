@@ -1,10 +1,11 @@
 """Why a URL was fetched or not: the verdicts on it, in the order in which the crawl makes them.
 
 Scope and robots code are those of the crawl, applied to what the store has of the URL and its host. A URL that is not
-stored is judged as a link on a page in scope. No logs are read.
+stored is judged as a link on a page in scope. No logs are read here.
 Invariants: every explanation names what decided; only indexes are used, so the cost does not grow with the store.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import orjson
@@ -39,9 +40,19 @@ class Explainer:
     """Explains URLs from the store that `reader` reads, None if there is none.
 
     `rules` None: they are not known, so scope is not judged. `is_live`: the crawl runs. `now` is UTC epoch seconds.
+    `gap_s_of`: the mean seconds between two requests to a host in the log, 0 if unknown.
     """
 
-    def __init__(self, reader: StoreReader | None, rules: Rules | None, *, is_live: bool, now: float) -> None:
+    def __init__(
+        self,
+        reader: StoreReader | None,
+        rules: Rules | None,
+        *,
+        is_live: bool,
+        now: float,
+        gap_s_of: Callable[[str], float] = lambda host: 0.0,
+    ) -> None:
+        self._gap_s_of = gap_s_of
         self._reader = reader
         self._rules = rules
         self._is_live = is_live
@@ -338,8 +349,8 @@ class Explainer:
         explanation.add("host", "ok", text, queued=host["queued"], ok=host["ok"], errors=host["errors"], eta_s=eta)
 
     def _queue_eta(self, case: Case, key: str) -> float | None:
-        """Seconds until the host's queue is empty, by delay and learned response time. None if unknown, and for denied
-        URLs and hosts that get no requests.
+        """Seconds until the host's queue is empty, as `hosts` estimates it. None if unknown, and for denied URLs and
+        hosts that get no requests.
         """
         reader, rules, host = self._reader, self._rules, case.host
         if reader is None or rules is None or host is None:
@@ -347,13 +358,14 @@ class Explainer:
         if case.denials or (case.row is not None and case.row["state"] == UrlState.DENIED):
             return None
         by_domain = rules.politeness.key != "host"
-        lengths = reader.queues_of_domain(host) if by_domain else [
-            row["queued"] for row in reader.origins_of(host["host"])
-        ]  # fmt: skip
+        of_name = [row["queued"] for row in reader.origins_of(host["host"])]
+        of_key = reader.queues_of_domain(host) if by_domain else of_name
         crawl_delay_s = case.robots["crawl_delay_s"] if case.robots is not None else None
         gap_s = request_gap_s(rules.politeness, crawl_delay_s, reader.response_time(key))
         queued = host["queued"]
-        return eta_s(queued, gap_s * RoundRobin(lengths).until_done(queued), 0.0, case.backoff_until - self._now)
+        by_log_s = self._gap_s_of(host["host"]) * RoundRobin(of_name).until_done(queued) if queued else 0.0
+        by_delay_s = gap_s * RoundRobin(of_key).until_done(queued)
+        return eta_s(queued, by_delay_s, by_log_s, case.backoff_until - self._now)
 
     @staticmethod
     def _eta_text(case: Case, eta: float | None) -> str:

@@ -10,7 +10,7 @@ from crawler.core.options import PolitenessOptions, Rules
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.explain.hosts import HostView, RoundRobin, eta_s, request_gap_s, views
+from crawler.inspection.explain.hosts import HostView, RoundRobin, eta_s, logged_gap_s, request_gap_s, views
 from crawler.inspection.explain.why import Explainer
 from crawler.inspection.log.totals import HostTally, LogTotals, Spread
 from tests.support.frontiers import NOW, batch, found, visit
@@ -113,8 +113,15 @@ async def test_hosts_and_why_show_when_a_queue_is_empty(tmp_path: Path) -> None:
         for n in range(20):
             tally.note_end(NOW + 30.0 * n)
         measured = etas(reader, {"b.one.test": tally})
+        gap_s = logged_gap_s(tally)
+        inquiry = Explainer(
+            reader, Rules(politeness=options, seed_hosts=tuple(QUEUED)), is_live=True, now=NOW,
+            gap_s_of=lambda host: gap_s if host == "b.one.test" else 0.0,
+        )  # fmt: skip
+        again = {name: inquiry.why(f"https://{name}/0").steps[-1].facts for name in told if told[name].name == "host"}
     steps = {name: step for name, step in told.items() if step.name == "host"}
     assert {name: step.facts["eta_s"] for name, step in steps.items()} == expected
     assert steps["b.one.test"].text.endswith("; the queue takes at least 20 s")
+    assert {name: facts["eta_s"] for name, facts in again.items()} == {name: measured[name] for name in again}
     assert measured["b.one.test"] == pytest.approx(300, rel=0.06)
     assert measured["a.one.test"] == expected["a.one.test"]
