@@ -360,8 +360,9 @@ def test_mistyped_options_and_foreign_files_are_named(server: Nginx, tmp_path: P
     (crawl.output / ".keep").touch()
     (crawl.output / "thesis.doc").write_text("mine")
     first = crawl.run()
-    assert first.code == 0
-    assert "holds other files (thesis.doc);" in first.stderr
+    assert first.code == 2
+    assert "holds other files (thesis.doc) and no crawl" in first.stderr
+    (crawl.output / "thesis.doc").unlink()
     assert "holds other files" not in crawl.run().stderr
     nothing = run("logs", "--host", "nix.test", "--output", crawl.output)
     assert (nothing.code, nothing.stdout, nothing.stderr) == (0, "", "crawler: fetch.jsonl: no line matches\n")
