@@ -87,7 +87,7 @@ def fetch_line(
     """The line of a settled attempt. Takes 7 µs.
 
     `written`: the location of its WARC record. `queue_ms`: the wait for a worker, `politeness_ms`: the wait for
-    politeness, `dur_ms`: from lease to settlement.
+    politeness, `dur_ms`: from asking for a connection to the end of the response.
     """
     task = settlement.task
     outcome = settlement.outcome
