@@ -55,9 +55,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
         }
 
 
-def run(command: str, folder: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run(
+    command: str, folder: Path, environment: dict[str, str], *, terminal: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """`terminal`: below script(1), which gives it one."""
+    shell = ["script", "-qec", command, "/dev/null"] if terminal else ["bash", "-euo", "pipefail", "-c", command]
     return subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", command],
+        shell,
         cwd=folder, env=environment, capture_output=True, text=True, timeout=90,
     )  # fmt: skip
 
@@ -104,6 +108,29 @@ def test_make_run_without_a_url(tmp_path: Path, environment: dict[str, str]) -> 
     done = run(f"make run ARGS='--output {tmp_path}/out --json'", ROOT, plain)
     assert done.returncode == 0, done.stderr
     assert '"stopped_by":"empty"' in done.stdout
+
+
+def shape(text: str) -> list[list[str]]:
+    """The words of each line, with "#" for what differs from run to run: numbers, times, durations."""
+    text = re.sub(r"\(fetched [^)]*\)|last request .*", "#", text)
+    text = re.sub(r"\d[\d.,:TZ/-]*( (ms|s|min|h|d)\b)*", "#", text)
+    return [re.sub(r"(# ?)+", "# ", line).split() for line in text.splitlines()]
+
+
+def test_the_samples_are_what_a_terminal_shows(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Of `why` and `hosts`, after a crawl of the demo's site."""
+    plain = {name: value for name, value in environment.items() if not name.startswith("CRAWLER_")}
+    demo = [sys.executable, "-m", "crawler.demo", "-o", "politeness.delay=0"]
+    done = subprocess.run(demo, cwd=tmp_path, env=plain, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "crawl/demo/logs/fetch.jsonl").read_text().splitlines()
+    port = next(found[1] for line in lines if (found := re.search(r"www\.demo\.test:(\d+)", line)))
+    (samples,) = re.findall(r"^```\n(\$ crawler why.*?)^```", README, re.MULTILINE | re.DOTALL)
+    for sample in samples.split("$ ")[1:]:
+        command, _, expected = sample.partition("\n")
+        there = re.sub(r"demo\.test:\d+", f"demo.test:{port}", command)
+        shown = run(f"stty cols 200; {there}", tmp_path, plain | {"NO_COLOR": "1"}, terminal=True).stdout
+        assert shape(shown) == shape(expected), command
 
 
 def test_every_make_target_that_is_named_exists() -> None:
