@@ -163,8 +163,8 @@ class HttpClient:
                 generation.pool.close_idle()
                 stats = generation.pool.stats()
                 if not (stats.open or stats.opening or stats.waiting):
-                    self._finishing.remove(generation)
                     await generation.close()
+                    self._finishing.remove(generation)  # without a wait before it is counted elsewhere
                     self._closed_counts = _sum(self._closed_counts, generation.pool.stats())
             if not self._finishing:
                 self._replaced.clear()

@@ -8,7 +8,7 @@ import pytest
 from crawler.core.enums import CloseReason
 from crawler.core.models import Fetched, Origin, Task
 from crawler.fetch.http1.message import LocalProtocolError
-from crawler.fetch.http_client import HttpClient
+from crawler.fetch.http_client import Generation, HttpClient
 from crawler.fetch.options import ClientOptions, FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
 from tests.support.fetching import RecordingLimiter, SkewedClock
 from tests.support.scripted_server import ok, serve, table
@@ -44,6 +44,36 @@ async def test_the_next_request_has_the_new_options() -> None:
         assert (stats.opened, stats.requests, stats.open) == (2, 2, 1)
         assert stats.closed[CloseReason.EVICTED] == 1
         await client.close()
+
+
+async def test_no_count_is_missing_while_a_generation_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures stand somewhere at every moment: counters never go back."""
+    close, during = Generation.close, []
+
+    async def closing(self: Generation) -> None:
+        during.append(client.stats().requests)
+        await close(self)
+        await asyncio.sleep(0)
+        during.append(client.stats().requests)
+
+    monkeypatch.setattr(Generation, "close", closing)
+
+    async def script(c):
+        await c.request()
+        await c.send(ok(b"whole"))
+        await c.client_closed()
+
+    async with serve(script) as server:
+        client = client_of()
+        origin = Origin("http", "a.test", server.port)
+        assert isinstance(await client.fetch(origin, Task(1, f"{origin}/")), Fetched)
+        put_in_force(client, OTHER)
+        replacing = asyncio.ensure_future(client.run())
+        while len(during) < 2:
+            await asyncio.sleep(0)
+        replacing.cancel()
+        await client.close()
+    assert set(during) == {1}
 
 
 async def test_a_request_in_flight_finishes_and_then_its_connection_closes() -> None:
