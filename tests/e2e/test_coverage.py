@@ -16,7 +16,7 @@ SUMMARY = {
     "connections_opened",
     "requests_per_connection", "connection_reuse_ratio", "connections_failed", "connections_closed",
     "connections_by_host", "tls_handshakes", "tls_resumed", "duration_s", "pages_per_s", "cpu_s", "max_rss_bytes",
-    "output", "stopped_by",
+    "output", "stopped_by", "round",
 }  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def check_crawl(run: Run, directory: Path, seen_as: Path | None = None) -> None:
             "politeness": {"delay": 0},
             "network": {"resolve": dict(server.resolve_table()), "allow_private": ["127.0.0.0/8"],
                         "ca_file": here / "ca.pem"},
-            "output": {"directory": here},
+            "output": {"directory": here / "archive"},
         }  # fmt: skip
         (directory / "site.toml").write_text(toml(sections))
         configuration = ("-c", here / "site.toml")
@@ -109,7 +109,7 @@ def check_crawl(run: Run, directory: Path, seen_as: Path | None = None) -> None:
         summary = json.loads(said_by(run("crawl", *configuration, "--json")))
     assert summary["stopped_by"] == "empty"
     assert summary["pages"] > 20
-    said_by(run("verify", here))
+    said_by(run("verify", here / "archive"))
 
 
 def said_by(done: "subprocess.CompletedProcess[str]") -> str:
