@@ -39,11 +39,12 @@ def descriptor_limit() -> int:
 def connections_within(limit: int, connections: int) -> int:
     """The number of these connections for which a limit of file descriptors has room.
 
-    At least 1, and half of a limit that is too low for RESERVED_DESCRIPTORS.
+    At least 1, and a third of a limit that is too low for RESERVED_DESCRIPTORS: of 60 descriptors, half were one too
+    many now and then, and an output file could not be opened.
     """
     if limit == resource.RLIM_INFINITY:
         return connections
-    return max(1, min(connections, max(limit - RESERVED_DESCRIPTORS, limit // 2)))
+    return max(1, min(connections, max(limit - RESERVED_DESCRIPTORS, limit // 3)))
 
 
 class TokenBucket:

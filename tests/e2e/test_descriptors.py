@@ -61,7 +61,7 @@ def pages(site: Site) -> int:
 
 
 async def test_with_too_few_the_pool_is_narrower_and_everything_is_fetched(tmp_path: Path) -> None:
-    """The limit leaves half for the crawler itself: idle connections never keep the output from being written."""
+    """The limit leaves two thirds for the crawler itself: idle connections never keep the output from being written."""
 
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (FEW, FEW))
@@ -73,11 +73,11 @@ async def test_with_too_few_the_pool_is_narrower_and_everything_is_fetched(tmp_p
             preexec_fn=limited,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
-        assert f"{FEW} file descriptors (ulimit -n) allow {FEW // 2} connections" in ran.stderr
+        assert f"{FEW} file descriptors (ulimit -n) allow {FEW // 3} connections" in ran.stderr
         assert pages(s) == 2 * HOSTS
         events = Counter(line["event"] for line in s.crawl.events())
         assert events["descriptors_few"] == 1
-        assert events["disk_low"] == 0
+        assert [e for e in s.crawl.events() if e["event"].startswith("disk")] == []
         assert events["conn_fail"] < HOSTS / 4
 
 

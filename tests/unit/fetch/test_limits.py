@@ -35,12 +35,12 @@ KIB = 1024
         (512 + RESERVED_DESCRIPTORS, 512),
         (511 + RESERVED_DESCRIPTORS, 511),
         (RESERVED_DESCRIPTORS + 100, 100),
-        (60, 30),
+        (60, 20),
         (1, 1),
     ],
 )
 def test_descriptors_are_reserved_for_the_crawler_itself(limit: int, connections: int) -> None:
-    """The reserve, or half of a limit that is too low for it."""
+    """The reserve, or two thirds of a limit that is too low for it."""
     assert connections_within(limit, 512) == connections
 
 
