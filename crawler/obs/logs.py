@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
@@ -77,7 +77,7 @@ class Logs:
     @property
     def is_shown(self) -> bool:
         """Whether records of events are shown: as lines on a terminal or in a file, or in the journal."""
-        return isinstance(self._output, _Console | _LineHandler)
+        return isinstance(self._output, _Console | _Lines)
 
     @property
     def warnings(self) -> list[EventDict]:
@@ -141,7 +141,7 @@ class Logs:
             logging.captureWarnings(False)
         self._fetches.close()
         self._events.close()
-        if isinstance(self._output, _LineHandler):
+        if isinstance(self._output, _Lines):
             self._output.close()
 
     def _open(self, path: Path, options: LogOptions) -> JsonlFile:
@@ -222,66 +222,55 @@ class _Console:
             return
 
 
-class _LineHandler:
-    """Lines on stderr, written by a thread, since the reader may stall (journald for 105-156 ms, a pipe for ever)."""
+class _Lines:
+    """Lines on stderr, written by a thread, since the reader may stall (journald for 105-156 ms, a pipe for ever).
+    `line` makes the line of an event.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, line: Callable[[EventDict], bytes]) -> None:
+        self._line = line
         self._writer = LineWriter(_Descriptor(sys.stderr.fileno()), name="stderr", flush_interval_s=0)
 
-    def line(self, event: EventDict) -> bytes:
-        raise NotImplementedError
-
     def show(self, event: EventDict) -> None:
-        self._writer.append(self.line(event) + b"\n")
+        self._writer.append(self._line(event) + b"\n")
 
     def close(self) -> None:
         self._writer.close()
 
 
-class _Json(_LineHandler):
-    """The lines of events.jsonl."""
-
-    def line(self, event: EventDict) -> bytes:
-        return orjson.dumps(event, default=str)
+def _json_line(event: EventDict) -> bytes:
+    """The line of events.jsonl."""
+    return orjson.dumps(event, default=str)
 
 
-class _KeyValueHandler(_LineHandler):
-    """key=value lines. A derived class adds what is before the name, and the fields to leave out."""
-
-    left_out: tuple[str, ...] = ("ts", "level")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._render = structlog.processors.LogfmtRenderer()
-
-    def front(self, event: EventDict) -> str:
-        raise NotImplementedError
-
-    def line(self, event: EventDict) -> bytes:
-        shown = {key: _plain(value) for key, value in event.items() if key not in self.left_out}
-        name = shown.pop("event")
-        return f"{self.front(event)}{name} {self._render(None, '', shown)}".encode(errors="backslashreplace")
+_LOGFMT: Final = structlog.processors.LogfmtRenderer()
 
 
-class _Journal(_KeyValueHandler):
-    """Lines with a priority for systemd."""
+def _key_values(event: EventDict, left_out: Collection[str]) -> str:
+    """The event's name, and its fields as key=value."""
+    shown = {key: _plain(value) for key, value in event.items() if key not in left_out}
+    name = shown.pop("event")
+    return f"{name} {_LOGFMT(None, '', shown)}"
 
-    def front(self, event: EventDict) -> str:
-        return f"<{_PRIORITY.get(event['level'], 6)}>"
+
+def _journal_line(event: EventDict) -> bytes:
+    """With a priority for systemd."""
+    line = f"<{_PRIORITY.get(event['level'], 6)}>{_key_values(event, ('ts', 'level'))}"
+    return line.encode(errors="backslashreplace")
 
 
-class _Text(_KeyValueHandler):
-    """Lines with time (UTC) and level, for a file or a log collector."""
-
-    left_out = ("ts", "level", "crawl", "run_id")
-
-    def front(self, event: EventDict) -> str:
-        return f"{event['ts'][:19]}Z {event['level']} "
+def _text_line(event: EventDict) -> bytes:
+    """With time (UTC) and level, for a file or a log collector."""
+    fields = _key_values(event, ("ts", "level", "crawl", "run_id"))
+    return f"{event['ts'][:19]}Z {event['level']} {fields}".encode(errors="backslashreplace")
 
 
 _OUTPUTS: Final[Mapping[str, Callable[[], LogOutput]]] = {
-    "console": _Console, "journal": _Journal, "text": _Text, "json": _Json,
-}  # fmt: skip
+    "console": _Console,
+    "journal": lambda: _Lines(_journal_line),
+    "text": lambda: _Lines(_text_line),
+    "json": lambda: _Lines(_json_line),
+}
 
 
 class _Descriptor:
