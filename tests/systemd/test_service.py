@@ -185,6 +185,7 @@ def test_hangups_during_a_start_keep_it_from_nothing(service: Service) -> None:
             f"systemctl start --no-block {service.unit}; sleep {wait_s}; systemctl kill -s HUP {service.unit} || true"
         )
         service.machine.wait_until(service.is_active, f"it runs after a hangup at {wait_s} s")
+        assert service.status()["pid"] == service.pid  # it answers, and is the process that systemd watches
         service.stop()
 
 

@@ -291,6 +291,7 @@ async def test_a_page_that_is_not_taken_is_given_up(monkeypatch: pytest.MonkeyPa
             await asyncio.sleep(0)
         while server.connections:
             await asyncio.sleep(0.01)
+        assert (await ask(port, "/healthz"))[0] == 200  # others are served
         writer.close()
 
 

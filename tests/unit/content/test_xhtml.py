@@ -153,6 +153,8 @@ _PARTS = st.sampled_from(
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(st.lists(_PARTS, max_size=12).map("".join))
 def test_any_text_is_read(text: str) -> None:
-    """No text makes it raise."""
-    read(text)
-    read(_START + text)
+    """No text makes it raise; each link is found once, and is a URL, in which "<" is escaped."""
+    for page in (text, _START + text):
+        links = found(page)
+        assert len(links) == len(set(links))
+        assert all(link.count("<") == 0 for link in links)
