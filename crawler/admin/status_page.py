@@ -41,6 +41,7 @@ BUSIEST_SHOWN: Final = 50
 HOST_STATES: Final = ("", "broken", *HostState)
 INITIAL_DATA: Final = b"{{first}}"  # placeholder in index.html
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_FAULTS_OF_SENDERS: Final = (HttpProcessingError, web.RequestPayloadError, ConnectionResetError)
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -86,7 +87,7 @@ class _ConnectionRefused(asyncio.Protocol):
 
 
 def _logger() -> logging.Logger:
-    """aiohttp's logger, without requests that are no HTTP or too large: those are faults of their senders."""
+    """aiohttp's logger, without requests that are no HTTP, too large or broken off: faults of their senders."""
     logger = logging.getLogger("crawler.admin.status_page")
     if not logger.filters:
         logger.addFilter(_is_our_fault)
@@ -94,7 +95,7 @@ def _logger() -> logging.Logger:
 
 
 def _is_our_fault(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+    return not (record.exc_info and isinstance(record.exc_info[1], _FAULTS_OF_SENDERS))
 
 
 class WebServer:

@@ -36,7 +36,7 @@ class Acted:
         head = "".join(f"{name}: {value}\r\n" for name, value in named.items() if value is not None)
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         length = f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        writer.write(f"{method} /api/action HTTP/1.1\r\n{head}{length}".encode() + body)
+        writer.write(f"{method} /api/action HTTP/1.1\r\n{head}{length}".encode(errors="surrogateescape") + body)
         response, _, text = (await reader.read()).partition(b"\r\n\r\n")
         writer.close()
         return int(response.split()[1]), text.decode()
@@ -85,6 +85,8 @@ async def test_the_page_acts_with_the_token(tmp_path: Path) -> None:
         ({"Authorization": "Bearer "}, "token"),
         ({"Authorization": "Bearer x"}, "token"),
         ({"Authorization": "Bearer \u00e9"}, "token"),
+        ({"Authorization": "Bearer \udcff\udcfe"}, "token"),  # no UTF-8
+        ({"Origin": "http://\udcff"}, "not made by the status page"),
         ({"Origin": None}, "not made by the status page"),
         ({"Origin": "null"}, "not made by the status page"),
         ({"Origin": "https://evil.example"}, "not made by the status page"),
@@ -100,6 +102,64 @@ async def test_all_others_are_refused_and_logged(fields: dict[str, str | None], 
         assert (status, acted.done) == (403, [])
         assert words in text
         assert [refusal for _, _, refusal in acted.logged] == [text.strip()]
+
+
+async def test_a_flood_of_refused_requests_is_a_line_for_each_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And one with the number of the others: after a while, or at the end."""
+    async with acting(tmp_path) as acted:
+        for _ in range(30):
+            await acted.post(Authorization="Bearer x")
+            await acted.post(Origin="null")
+        assert len(acted.logged) == 2
+        assert await acted.post() == (200, '{"changed":true}')
+        assert acted.logged[-1] == ("pause", {}, None)
+    after = [refusal for _, _, refusal in acted.logged[3:]]
+    assert after == [f"{refusal} (29 other requests within 1 min)" for _, _, refusal in acted.logged[:2]]
+    monkeypatch.setattr("crawler.admin.page_actions.REFUSALS_S", 0.0)
+    acted.logged.clear()
+    async with acting(tmp_path) as acted:
+        for _ in range(3):
+            await acted.post(Origin="null")
+        assert len(acted.logged) == 3
+
+
+async def test_a_body_that_is_no_action_is_logged(tmp_path: Path) -> None:
+    """Also one that is too large, or not coded as it says."""
+    async with acting(tmp_path) as acted:
+        assert (await acted.post(b"[]"))[0] == 400
+        assert (await acted.post(b"[" * 2_000))[0] == 413
+        assert (await acted.post(b"x" * 20, Content_Encoding="gzip"))[0] == 400
+        refusals = [refusal for _, _, refusal in acted.logged]
+        assert refusals == ['{"action": …, "arguments": {…}} is expected', "the request is too large"]
+
+
+async def test_the_token_is_never_logged(tmp_path: Path) -> None:
+    """It was pasted into the field of a host."""
+    async with acting(tmp_path) as acted:
+        token = acted.token_file.read_text().strip()
+        block = {"action": "block", "arguments": {"name": token}}
+        assert await acted.post(json.dumps(block).encode()) == (400, "the token is no argument\n")
+        assert (acted.done, [refusal for *_, refusal in acted.logged]) == ([], ["the token is no argument"])
+
+
+@pytest.mark.parametrize("authorization", [None, "Bearer x"])
+async def test_broken_requests_are_no_faults_of_ours(
+    authorization: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A body that is cut off, or not coded as it says: no traceback in the log."""
+    async with acting(tmp_path) as acted:
+        await acted.post(b"x" * 20, Content_Encoding="gzip", Authorization=authorization)
+        _, writer = await asyncio.open_connection("127.0.0.1", acted.port)
+        own = {"Host": f"127.0.0.1:{acted.port}", "Origin": f"http://127.0.0.1:{acted.port}"}
+        own["Authorization"] = authorization or f"Bearer {acted.token_file.read_text().strip()}"
+        head = "".join(f"{name}: {value}\r\n" for name, value in own.items())
+        writer.write(f"POST /api/action HTTP/1.1\r\n{head}Content-Length: 900\r\n\r\n{{".encode())
+        await writer.drain()
+        writer.transport.abort()
+        await acted.post()  # what was sent before is read by now
+    assert [record.message for record in caplog.records] == []
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
