@@ -16,7 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from crawler import __version__
-from crawler.cli.output import exit_for, open_standard_streams
+from crawler.cli.output import exit_for, messages_may_fail, open_standard_streams
 from crawler.core.enums import Exit
 
 
@@ -300,14 +300,18 @@ def _run(args: Sequence[str] | None) -> int:
         if isinstance(error, click.NoSuchOption):
             near = _near(error.option_name, error.possibilities or ())
             error = click.NoSuchOption(error.option_name, possibilities=near, ctx=error.ctx)
-        error.show()
+        with messages_may_fail():
+            error.show()
         return error.exit_code
+    except SystemExit:  # how click ends if the reader of our output closed the pipe
+        return Exit.OK
     except click.Abort:
         return 130
     except Exception as error:
         code = exit_for(error)
         if code is None:
-            traceback.print_exc()
+            with messages_may_fail():
+                traceback.print_exc()
             return Exit.BUG
         return code
     return result if isinstance(result, int) else 0

@@ -13,7 +13,7 @@ import orjson
 
 from crawler.cli.crawl_options import config_option, load_settings, override_option
 from crawler.cli.default_crawl import default_configuration, require_configuration
-from crawler.cli.output import say, write_data
+from crawler.cli.output import print_message, say, write_data
 from crawler.core.enums import Exit
 from crawler.core.formatting import count
 
@@ -76,10 +76,10 @@ def check(config: Path | None, overrides: tuple[str, ...], no_environment: bool)
     for warning in [*loaded.warnings, *(found.warnings if found else ())]:
         say(f"warning: {warning}")
     if unit is not None and found is not None and found.problems:
-        print("\n".join(map(str, found.problems)), file=sys.stderr)  # noqa: T201 - as a ConfigurationError is shown
+        print_message("\n".join(map(str, found.problems)))  # as a ConfigurationError is shown
         if found.drop_in:
             say(f"to allow it, `systemctl edit {unit.name}` with these lines, then `systemctl daemon-reload`:")
-            print("\n".join(f"    {line}" for line in ("[Service]", *found.drop_in)), file=sys.stderr)  # noqa: T201
+            print_message("\n".join(f"    {line}" for line in ("[Service]", *found.drop_in)))
         for line in found.commands:
             say(f"to allow it: {line}")
         return Exit.CONFIGURATION

@@ -1,14 +1,16 @@
 """Output of commands: messages, exit codes, data on stdout, colours, tables, lines of the log.
 
 It writes plain text with escape sequences, because to load rich would take longer than most inspection commands.
-Invariants: text from outside reaches the terminal without control characters. An exception without an entry in the one
-table of exit codes (docs/reference/exit-codes.md) is a bug and keeps its traceback.
+Invariants: text from outside reaches the terminal without control characters. Messages that stderr does not take change
+no exit code. An exception without an entry in the one table of exit codes (docs/reference/exit-codes.md) is a bug and
+keeps its traceback.
 """
 
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,9 +63,30 @@ def write_lines(held: list[bytes]) -> None:
     held.clear()
 
 
+@contextmanager
+def messages_may_fail() -> Iterator[None]:
+    """Drop what is printed on stderr if it takes nothing, because its disk is full or its reader is gone."""
+    try:
+        yield
+    except OSError:
+        fd = sys.stderr.fileno()
+        kept, null = os.dup(fd), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, fd)
+        sys.stderr.flush()  # what is buffered must not fail again at exit
+        os.dup2(kept, fd)  # the disk may have room again later
+        os.close(kept)
+        os.close(null)
+
+
 def say(message: str) -> None:
     """Print a message on stderr."""
-    print(f"crawler: {message}", file=sys.stderr)  # noqa: T201 - messages of the command line
+    print_message(f"crawler: {message}")
+
+
+def print_message(text: object) -> None:
+    """Print on stderr what has its own form, for example "file:line:column: message"."""
+    with messages_may_fail():
+        print(text, file=sys.stderr)  # noqa: T201 - messages of the command line
 
 
 def not_written(problems: Iterable[str], *, unstored: int = 0, gone: Sequence[Path] = ()) -> int:
@@ -92,7 +115,7 @@ def exit_for(error: BaseException) -> int | None:
     from crawler.settings.configuration_errors import ConfigurationError
 
     if isinstance(error, ConfigurationError):
-        print(error, file=sys.stderr)  # noqa: T201 - file:line:column: message, for editors to parse
+        print_message(error)  # file:line:column: message, for editors to parse
         return Exit.CONFIGURATION
     if isinstance(error, UrlError):
         say(str(error))

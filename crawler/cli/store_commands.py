@@ -23,7 +23,7 @@ import orjson
 
 from crawler.admin.control_client import Control
 from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl, refuse_file_names
-from crawler.cli.output import say, write_lines
+from crawler.cli.output import print_message, say, write_lines
 from crawler.core.enums import Exit, UrlState
 from crawler.core.formatting import count, printable, share, size
 from crawler.core.scope import Scope
@@ -388,5 +388,5 @@ def verify_command(
         if number
     ]
     verdict = count(found, "finding") if found else "no findings"
-    click.echo(f"{verdict}: {checked_text}" + (f" ({', '.join(also)})" if also else ""), err=True)
+    print_message(f"{verdict}: {checked_text}" + (f" ({', '.join(also)})" if also else ""))
     return Exit.FINDINGS if found else Exit.OK

@@ -205,6 +205,8 @@ SHELL = {
     "all are closed": ("<&- >&- 2>&-", 0),
     "stdout is full": (">/dev/full", 74),
     "nobody reads stdout": ("| true; exit ${PIPESTATUS[0]}", 0),
+    "stderr is full": ("2>/dev/full", 0),
+    "nobody reads either": ("-o log.stderr=text 2>&1 | true; exit ${PIPESTATUS[0]}", 0),
 }
 
 
@@ -220,6 +222,29 @@ def test_a_crawl_survives_streams_that_take_nothing(server: Nginx, tmp_path: Pat
     assert "Traceback" not in ran.stderr
     assert "Exception ignored" not in ran.stderr
     assert len(server.places()) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("config show", 0), ("crawl", 2), ("crawl -c nowhere.toml", 78), ("why https://a.test/ --output nowhere", 74)],
+)
+@pytest.mark.parametrize("full", ["a pipe without a reader", "/dev/full"])
+def test_messages_that_nobody_can_read_change_no_exit_code(words: str, code: int, full: str, tmp_path: Path) -> None:
+    """Nor does a reader of stdout that is gone."""
+    if full == "/dev/full":
+        stderr, stdout = os.open(full, os.O_WRONLY), subprocess.DEVNULL
+    else:
+        reader, stderr = os.pipe()
+        os.close(reader)
+        stdout = stderr
+    try:
+        ran = subprocess.run(
+            command(*words.split()), cwd=tmp_path, env=environment(PYTHONPATH=str(Path.cwd())), stdout=stdout,
+            stderr=stderr, timeout=TIMEOUT_S, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(stderr)
+    assert ran.returncode == code
 
 
 # -- hosts that do not answer
