@@ -19,7 +19,7 @@ import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from crawler.core.formatting import timestamp, value_text
+from crawler.core.formatting import printable, timestamp, value_text
 from crawler.obs.events import CATALOGUE, Event
 from crawler.obs.fetch_line import redact_text
 from crawler.obs.log_files import JsonlFile, LineWriter, LogOptions, write_all
@@ -209,17 +209,20 @@ class _Console:
         )
 
     def show(self, event: EventDict) -> None:
-        shown = {
-            key: value_text(value) if isinstance(value, list | tuple | bool) else value
-            for key, value in event.items()
-            if key not in ("crawl", "run_id")
-        }
+        shown = {key: _on_console(value) for key, value in event.items() if key not in ("crawl", "run_id")}
         shown["ts"] = event["ts"][11:19]
         try:
             sys.stderr.write(str(self._render(None, "", shown)) + "\n")
             sys.stderr.flush()
         except (OSError, ValueError):  # the terminal is gone; the file has the line
             return
+
+
+def _on_console(value: object) -> object:
+    """A value for the console: collections and flags as text, no control characters but line breaks."""
+    if isinstance(value, list | tuple | bool | Mapping):
+        value = value_text(value)
+    return "\n".join(map(printable, value.split("\n"))) if isinstance(value, str) else value
 
 
 class _Lines:
@@ -247,10 +250,10 @@ _LOGFMT: Final = structlog.processors.LogfmtRenderer()
 
 
 def _key_values(event: EventDict, left_out: Collection[str]) -> str:
-    """The event's name, and its fields as key=value."""
+    """The event's name, and its fields as key=value, without control characters."""
     shown = {key: _plain(value) for key, value in event.items() if key not in left_out}
     name = shown.pop("event")
-    return f"{name} {_LOGFMT(None, '', shown)}"
+    return printable(f"{name} {_LOGFMT(None, '', shown)}")
 
 
 def _journal_line(event: EventDict) -> bytes:
@@ -321,5 +324,5 @@ def _as_argument(_logger: WrappedLogger, _method: str, event: EventDict) -> tupl
 def _plain(value: object) -> object:
     """A value for logfmt: collections with commas, without any line breaks."""
     if isinstance(value, list | tuple | set | frozenset):
-        value = ",".join(str(item) for item in value)
+        value = ",".join(value_text(item) for item in value)
     return value.replace("\r", "\\r") if isinstance(value, str) else value

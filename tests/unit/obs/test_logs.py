@@ -207,6 +207,17 @@ def test_a_redirected_stderr_gets_plain_lines(tmp_path: Path, capfd: pytest.Capt
     assert all(datetime.fromisoformat(moment).tzinfo == UTC for moment in moments)
 
 
+@pytest.mark.parametrize("shown", ["text", "journal", "console"])
+def test_text_from_outside_does_not_steer_a_terminal(
+    shown: Shown, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs = make(tmp_path, shown=shown)
+    logs.event(Event.LIBRARY, logger="x", message="red \x1b[31m, bell \x07, reversed \u202e")
+    logs.event(Event.RELOAD_OK, changed=["a\x1b]0;title\x07"], needs_restart=[])
+    logs.close()
+    assert [char for char in capfd.readouterr().err if not char.isprintable() and char != "\n"] == []
+
+
 def test_events_are_lines_of_json_where_that_is_set(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The lines of events.jsonl, of the same choice as everywhere."""
     logs = make(tmp_path, shown="json")
