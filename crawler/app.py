@@ -211,7 +211,7 @@ async def _run(
                 engine.crawl_rate_limiter.closed_until_at,
                 engine.committer.unstored,
                 tuple(gone),
-                () if recovered.counters.pages else reporter.seeds_refused(),
+                () if recovered.counters.pages and engine.rounds.current is None else reporter.seeds_refused(),
                 None if counters.outcomes else max((host.last_at or 0.0 for host in recovered.hosts), default=None),
             )
         finally:

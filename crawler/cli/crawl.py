@@ -131,7 +131,8 @@ def crawl_command(
         Console(stderr=True).print(summary_table(result.summary | result.details))
     elif isinstance(last := result.summary["round"], Mapping):
         found = counts({name: last[name] for name in ("unchanged", "changed", "gone", "failed", "new")})
-        say(f"round {last['number']}: {count(last['visited'])} visited again{found and ', ' + found}")
+        rest = "" if last["ended"] else "; it is not over, the same command goes on with it"
+        say(f"round {last['number']}: {count(last['visited'])} visited again{found and ', ' + found}{rest}")
     if result.seeds_refused:
         say("every seed that responded did so with an HTTP error")
         for one in result.seeds_refused:
@@ -201,6 +202,8 @@ def _exit_code(result: "Result", settings: "Settings") -> int:
         )
         say(f"{all_of}, last on {date_time(result.visited_at)}; `crawler crawl --again` visits them anew")
     _print_suspects(end)
+    if result.seeds_refused and not end.left:  # all that there was to do is done, and no seed was served
+        return end.exit_code or Exit.FINDINGS
     return end.exit_code
 
 

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from tests.support.commands import TIMEOUT_S, Crawl, Ran, command, ended, environment, run, running
-from tests.support.nginx import Nginx
+from tests.support.nginx import Nginx, Site, nginx
 from tests.support.raw_servers import closed_port, sending
 from tests.support.site_crawls import OTHER, sections
 
@@ -304,6 +304,26 @@ def test_a_seed_without_a_response_ends_soon_with_the_reason(unanswered: dict[st
     assert summary["pages"] == 0
     assert summary["errors"] >= 1
     assert summary["duration_s"] < SOON_S
+
+
+def test_a_crawl_whose_seeds_are_all_refused_has_failed(tmp_path: Path) -> None:
+    """Plain HTTP to a port of TLS, which nginx answers with 400: exit 1 with what to try. So in a round in which the
+    seed is missing, although other pages are there. If URLs are left, the exit code is that of what is left.
+    """
+    with nginx(Site({OTHER: 3})) as server:
+        seed = server.url(OTHER)
+        crawl = Crawl.of(tmp_path, sections(server, OTHER))
+        plain = run("crawl", seed.replace("https", "http"), "-c", crawl.config, "--output", tmp_path / "plain")
+        assert plain.code == 1
+        assert f"status 400; the server may speak TLS on this port: try {seed}" in plain.stderr
+        assert crawl.run().code == 0
+        (server.ca_file.parent / "www" / OTHER / "index.html").unlink()
+        again = crawl.run("--again")
+        assert again.code == 1
+        assert f"{seed}: status 40" in again.stderr
+        assert again.summary["round"]["unchanged"] > 2
+        limited = crawl.run("--output", tmp_path / "limited", "-o", "scope.max_urls=1", f"{seed}missing", seed)
+        assert limited.code == 0
 
 
 def test_a_certificate_of_an_unknown_issuer_is_refused(server: Nginx, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
+from urllib.parse import urlsplit
 
 from crawler.core.clock import Clock
 from crawler.core.enums import FileLoss, Source, StoppedBy, TaskKind
@@ -152,7 +153,7 @@ class EventLog:
             return
         if isinstance(outcome, Fetched) and is_http_error(outcome.head.status_code):
             if len(self._seeds_refused) < _FAILURES_KEPT:
-                self._seeds_refused[task.url] = f"{task.url}: status {outcome.head.status_code}"
+                self._seeds_refused[task.url] = f"{task.url}: {_refusal(task.url, outcome.head.status_code)}"
         elif isinstance(outcome, Fetched | NotModified):
             self._seeds_served = True
 
@@ -308,6 +309,14 @@ class EventLog:
     def drain(self, reason: StoppedBy, in_flight: int) -> None:
         """Log that the crawl is ending."""
         self._logs.event(Event.DRAIN, reason=reason.value, in_flight=in_flight)
+
+
+def _refusal(url: str, status: int) -> str:
+    """A status of a seed, with what may have caused it: servers of TLS send 400 to who speaks plain HTTP."""
+    parts = urlsplit(url)
+    may_be_tls = status == 400 and parts.scheme == "http" and parts.port is not None
+    hint = f"; the server may speak TLS on this port: try https://{parts.netloc}/" if may_be_tls else ""
+    return f"status {status}{hint}"
 
 
 def _error_of(settlement: Settlement) -> str:

@@ -51,3 +51,6 @@ def test_a_round_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capfd: pyt
     line = "crawler: round 2: 1,200 visited again, 9 unchanged, 3 gone, 1 new\n"
     assert printed(monkeypatch, capfd, "--again", last_round=ROUND) == line
     assert printed(monkeypatch, capfd, "--again", "--json", last_round=ROUND) == ""
+    rest = "; it is not over, the same command goes on with it\n"
+    interrupted = printed(monkeypatch, capfd, "--again", last_round=ROUND | {"ended": False})
+    assert interrupted == line.replace("\n", rest)

@@ -46,6 +46,22 @@ def test_seeds_are_remembered_if_all_got_an_http_error(
     assert reporter.seeds_refused() == refused
 
 
+@pytest.mark.parametrize(
+    ("url", "status", "is_hinted"),
+    [
+        ("http://e.org:8443/a", 400, True),
+        ("http://e.org/a", 400, False),
+        ("https://e.org:8443/a", 400, False),
+        ("http://e.org:8443/a", 404, False),
+    ],
+)
+def test_plain_http_to_a_port_of_tls_is_suspected(url: str, status: int, is_hinted: bool, tmp_path: Path) -> None:
+    reporter = EventLog(cast(Logs, _Logs()), FakeClock(), tmp_path, min_free=0)
+    reporter.stored(_visited(Task(id=1, url=url), status), 0, None)
+    hint = "; the server may speak TLS on this port: try https://e.org:8443/" if is_hinted else ""
+    assert reporter.seeds_refused() == (f"{url}: status {status}{hint}",)
+
+
 def test_errors_alike_of_a_host_are_remembered_as_one_the_newest_first(tmp_path: Path) -> None:
     """With how often they came and the last URL, without its secrets. That a robots.txt is missing is no error."""
     log = EventLog(cast(Logs, _Logs()), FakeClock(), tmp_path, min_free=0)
