@@ -21,7 +21,7 @@ import orjson
 from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.crawl_options import connect_to_daemon, crawl_options, find_crawl
 from crawler.cli.default_crawl import default_crawl
-from crawler.cli.output import is_terminal, write_data
+from crawler.cli.output import is_terminal, write_lines
 from crawler.cli.status import LABEL_WIDTH, figures, warning_text
 from crawler.cli.status import lines as status_lines
 from crawler.core.enums import Exit
@@ -132,12 +132,15 @@ class _HostList:
 
 
 def _piped(poller: _StatusPoller, interval_s: float, frames: int | None, *, as_json: bool) -> int:
+    """Print the status again and again; as text, each ends with an empty line. Raises Unreachable, ReaderGone."""
     for shown in itertools.count(1):
         status = poller.poll()
         if status is None:
             raise Unreachable(poller.problem)
-        text = orjson.dumps(status) if as_json else "\n".join(status_lines(status)).encode() + b"\n"
-        write_data(text + b"\n")
+        if as_json:
+            write_lines([orjson.dumps(status)])
+        else:
+            write_lines([line.encode("utf-8", "replace") for line in (*status_lines(status), "")])
         if shown == frames:
             break
         time.sleep(interval_s)

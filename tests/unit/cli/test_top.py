@@ -1,11 +1,14 @@
 """`crawler top`: what fits on a screen, and a daemon that goes and comes back."""
 
+import os
+import sys
 from typing import Any
 
 import pytest
 
 from crawler.admin.control_client import Unreachable
-from crawler.cli.top import _StatusPoller, frame, sparkline
+from crawler.cli.output import ReaderGone
+from crawler.cli.top import _piped, _StatusPoller, frame, sparkline
 from crawler.inspection.explain.hosts import HostView
 
 STATUS: dict[str, Any] = {
@@ -85,3 +88,21 @@ def test_a_line_of_sparkline_follows_its_values() -> None:
     assert sparkline([0.0, 1.0, 2.0, 4.0]) == "▁▂▄█"
     assert sparkline([0.0, 0.0]) == "▁▁"
     assert sparkline([]) == ""
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_it_ends_when_the_reader_of_its_output_is_gone(as_json: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`crawler top | head -1` prints one status and does not go on for nobody."""
+    status = STATUS | {"scheduled_at": None, "log_dropped": 0}
+    statuses = iter([status])
+
+    class Poller(_StatusPoller):
+        def poll(self) -> dict[str, Any]:
+            return next(statuses)
+
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with pytest.raises(ReaderGone):
+            _piped(Poller(lambda: pytest.fail("no connection is needed")), 0.0, None, as_json=as_json)
