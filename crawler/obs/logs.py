@@ -15,14 +15,13 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, Literal, Protocol
 
-import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from crawler.core.formatting import printable, timestamp, value_text
 from crawler.obs.events import CATALOGUE, Event
 from crawler.obs.fetch_line import redact_text
-from crawler.obs.log_files import JsonlFile, LineWriter, LogOptions, write_all
+from crawler.obs.log_files import JsonlFile, LineWriter, LogOptions, encode_line, write_all
 
 FETCH_FILE: Final = "fetch.jsonl"
 EVENTS_FILE: Final = "events.jsonl"
@@ -227,7 +226,7 @@ def _on_console(value: object) -> object:
 
 class _Lines:
     """Lines on stderr, written by a thread, since the reader may stall (journald for 105-156 ms, a pipe for ever).
-    `line` makes the line of an event.
+    `line` makes the line of an event, with its newline.
     """
 
     def __init__(self, line: Callable[[EventDict], bytes]) -> None:
@@ -235,15 +234,10 @@ class _Lines:
         self._writer = LineWriter(_Descriptor(sys.stderr.fileno()), name="stderr", flush_interval_s=0)
 
     def show(self, event: EventDict) -> None:
-        self._writer.append(self._line(event) + b"\n")
+        self._writer.append(self._line(event))
 
     def close(self) -> None:
         self._writer.close()
-
-
-def _json_line(event: EventDict) -> bytes:
-    """The line of events.jsonl."""
-    return orjson.dumps(event, default=str)
 
 
 _LOGFMT: Final = structlog.processors.LogfmtRenderer()
@@ -258,21 +252,21 @@ def _key_values(event: EventDict, left_out: Collection[str]) -> str:
 
 def _journal_line(event: EventDict) -> bytes:
     """With a priority for systemd."""
-    line = f"<{_PRIORITY.get(event['level'], 6)}>{_key_values(event, ('ts', 'level'))}"
+    line = f"<{_PRIORITY.get(event['level'], 6)}>{_key_values(event, ('ts', 'level'))}\n"
     return line.encode(errors="backslashreplace")
 
 
 def _text_line(event: EventDict) -> bytes:
     """With time (UTC) and level, for a file or a log collector."""
     fields = _key_values(event, ("ts", "level", "crawl", "run_id"))
-    return f"{event['ts'][:19]}Z {event['level']} {fields}".encode(errors="backslashreplace")
+    return f"{event['ts'][:19]}Z {event['level']} {fields}\n".encode(errors="backslashreplace")
 
 
 _OUTPUTS: Final[Mapping[str, Callable[[], LogOutput]]] = {
     "console": _Console,
     "journal": lambda: _Lines(_journal_line),
     "text": lambda: _Lines(_text_line),
-    "json": lambda: _Lines(_json_line),
+    "json": lambda: _Lines(encode_line),
 }
 
 

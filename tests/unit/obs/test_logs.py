@@ -227,6 +227,22 @@ def test_events_are_lines_of_json_where_that_is_set(tmp_path: Path, capfd: pytes
     assert capfd.readouterr().err.splitlines() == (tmp_path / "events.jsonl").read_text().splitlines()[1:]
 
 
+@pytest.mark.parametrize(
+    ("shown", "path"),
+    [("text", "/archive/\ufffd"), ("json", "/archive/\\udcff"), ("journal", "/archive/\ufffd")],
+)
+def test_bytes_that_are_not_utf_8_are_shown_as_well(
+    shown: Shown, path: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A path may have any bytes: a line about it has something in their place, and there is no error."""
+    logs = make(tmp_path, shown=shown)
+    logs.event(Event.DISK_LOW, path="/archive/\udcff", free_bytes=1, min_free_bytes=2)
+    logs.close()
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "disk_low" in line
+    assert path in line
+
+
 def test_what_is_not_shown_as_records_goes_to_the_view(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Messages for people are then printed beside it."""
     seen: list[str] = []
