@@ -21,7 +21,6 @@ from crawler.settings.settings import Mode, Settings
 from crawler.settings.value_types import format_duration, format_size
 
 _NOT_FOR_FILES: Final = (Path("/proc"), Path("/sys"))
-MAX_SOCKET_PATH: Final = 107  # bytes; sun_path of sockaddr_un has 108 with the NUL, unix(7)
 _CONTACT = re.compile(r"https?://[A-Za-z0-9[]|[^\s@]@[^\s@]")
 
 
@@ -276,15 +275,6 @@ def _paths(settings: Settings) -> Iterator[CheckResult]:
             yield CheckResult((key,), f"{key} {path}: {file} is not a directory")
         elif is_folder:
             yield from _cannot_be_created(key, path)
-    socket_bytes = len(str(settings.control_socket).encode())
-    if socket_bytes > MAX_SOCKET_PATH:
-        explicit = settings.admin.socket is not None
-        yield CheckResult(
-            ("admin.socket",) if explicit else ("output.directory", "admin.socket"),
-            f"the path of the control socket has {socket_bytes} bytes, {MAX_SOCKET_PATH} at most can be bound",
-            "" if explicit else "set admin.socket to a shorter path",
-            is_warning=not explicit,
-        )
 
 
 def _cannot_be_created(key: str, directory: Path) -> Iterator[CheckResult]:

@@ -469,7 +469,7 @@ class AdminSection(Section):
 
     socket: t.Path | None = _key(
         None,
-        "Unix socket for the commands; its path has 107 bytes at most.",
+        "Unix socket for the commands.",
         restart=True,
         derived="<output>/control.sock",
         example='"/run/crawler/control.sock"',
