@@ -16,6 +16,7 @@ from crawler.cli.default_crawl import default_configuration, require_configurati
 from crawler.cli.output import print_message, say, write_data
 from crawler.core.enums import Exit
 from crawler.core.formatting import count
+from crawler.settings.schema import plain_toml
 
 _PLACEHOLDERS: Final = {"url": "https://example.org/", "contact": "a@example.org", "output": "crawl"}
 _QUESTIONS: Final = {
@@ -200,7 +201,10 @@ def _problem(answer: Mapping[str, str]) -> str:
 
     try:
         load(
-            None, [f"{key}={_toml(value)}" for key, value in _overrides({**_PLACEHOLDERS, **answer}).items()], {}, "run"
+            None,
+            [f"{key}={plain_toml(value)}" for key, value in _overrides({**_PLACEHOLDERS, **answer}).items()],
+            {},
+            "run",
         )
     except ConfigurationError as error:
         return error.problems[0].message
@@ -210,14 +214,14 @@ def _problem(answer: Mapping[str, str]) -> str:
 def _default_output(url: str) -> str:
     from crawler.settings.loading import load
 
-    settings = load(None, [f"crawl.seeds={_toml([url])}"], {}, "crawl").settings.with_default_output()
+    settings = load(None, [f"crawl.seeds={plain_toml([url])}"], {}, "crawl").settings.with_default_output()
     return str(settings.output_directory)
 
 
 def _text(answers: Mapping[str, str]) -> str:
     from crawler.settings.schema import keys, toml_text
 
-    values = [_toml(value) for value in _overrides(answers).values()]
+    values = [plain_toml(value) for value in _overrides(answers).values()]
     lines = [_HEAD.format(url=values[0][1:-1], user_agent=values[1], output=values[2]).rstrip("\n")]
     section = ""
     for name, about in _KEYS.items():
@@ -226,10 +230,6 @@ def _text(answers: Mapping[str, str]) -> str:
         lines += [f"# {about}", f"#{key.name} = {toml_text(key, key.default)}"]
         section = key.section
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: object) -> str:
-    return orjson.dumps(value).decode()  # a JSON string or list of strings is TOML too
 
 
 def _write(file: Path, text: str) -> None:

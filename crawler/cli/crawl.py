@@ -29,6 +29,7 @@ from crawler.core.enums import Exit, LeftReason, StoppedBy
 from crawler.core.formatting import count, counts, date_time, duration, local_time
 from crawler.core.outcomes import UrlCounts
 from crawler.settings.configuration_errors import ConfigurationError
+from crawler.settings.schema import plain_toml
 
 if TYPE_CHECKING:
     from crawler.app import Result
@@ -73,12 +74,12 @@ def crawl_command(
     refuse_file_names(urls, "-o crawl.seed_files={} takes the seeds in it")
     made = shorthand_overrides(shorthands, overrides)
     if max_duration is not None:
-        made.append(f"crawl.max_duration={_toml_string(max_duration)}")
+        made.append(f"crawl.max_duration={plain_toml(max_duration)}")
     given = [*overrides, *made]
     if output is not None and str(output) in ("", "."):
         raise click.UsageError("--output needs the name of a directory of its own")
     if output is not None:
-        given.append(f"output.directory={_toml_string(str(output))}")
+        given.append(f"output.directory={plain_toml(str(output))}")
     if urls:
         given.append("crawl.seed_files=[]")
     try:
@@ -216,10 +217,6 @@ def _print_suspects(end: "Ending") -> None:
     if end.suspects:
         host = end.suspects[0][0]
         say(f'`crawler release {host}` fetches them; with traps.detect = "report" none are held back')
-
-
-def _toml_string(text: str) -> str:
-    return orjson.dumps(text).decode()  # a JSON string is a TOML basic string
 
 
 @click.command(name="run")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-import orjson
 
 from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.default_crawl import default_crawl
@@ -22,6 +21,7 @@ from crawler.core.options import Rules
 from crawler.output_directory import CrawlPaths, find_paths, outputs_running
 from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import Loaded, load, load_paths
+from crawler.settings.schema import plain_toml
 from crawler.settings.settings import Mode
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -111,7 +111,7 @@ def shorthand_overrides(given: Mapping[str, Any], overrides: Sequence[str]) -> l
             continue
         if key in keys:
             raise click.UsageError(f"--{name} and -o {key} are the same: give one of them")
-        found.append(f"{key}={orjson.dumps(value).decode() if isinstance(value, tuple) else value}")
+        found.append(f"{key}={plain_toml(value) if isinstance(value, tuple) else value}")
     return found
 
 
@@ -181,7 +181,7 @@ def find_crawl(
         assert output is not None
         return _by_run_file(find_paths(output))
     if output is not None:
-        overrides = (*overrides, f"output.directory={orjson.dumps(str(output)).decode()}")  # a JSON string is TOML too
+        overrides = (*overrides, f"output.directory={plain_toml(str(output))}")
     warn = (lambda _: None) if quiet else say
     is_named = output is not None or any(one.partition("=")[0].strip() == "output.directory" for one in overrides)
     try:

@@ -17,6 +17,7 @@ from typing import Final
 
 from crawler.core.formatting import size
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
+from crawler.settings.configuration_errors import shown
 from crawler.settings.settings import Mode, Settings
 from crawler.settings.value_types import format_duration, format_size
 
@@ -269,12 +270,21 @@ def _paths(settings: Settings) -> Iterator[CheckResult]:
     ):
         if settings.get(key) is None and key != "output.directory":
             continue
-        if not is_folder and _is_directory(path):
+        if not _is_utf_8(path.absolute()):
+            yield CheckResult((key,), f"{key} {shown(str(path.absolute()))} is not UTF-8, as paths in run.json must be")
+        elif not is_folder and _is_directory(path):
             yield CheckResult((key,), f"{key} {path}: is a directory")
         elif (file := _file_in_the_way(path if is_folder else path.parent)) is not None:
             yield CheckResult((key,), f"{key} {path}: {file} is not a directory")
         elif is_folder:
             yield from _cannot_be_created(key, path)
+
+
+def _is_utf_8(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:  # half a surrogate pair: so Python represents other bytes
+        return False
 
 
 def _cannot_be_created(key: str, directory: Path) -> Iterator[CheckResult]:

@@ -99,12 +99,13 @@ def toml_text(key: ConfigurationKey, value: object) -> str:
         case float() | int() if key.kind in (KeyKind.DURATION, KeyKind.SIZE):
             return f'"{number_text(key.kind, value)}"'
         case (word,) if key.kind is KeyKind.HOSTS and word in SEED_WORDS:
-            return _plain_toml(word)
+            return plain_toml(word)
         case _:
-            return _plain_toml(value)
+            return plain_toml(value)
 
 
-def _plain_toml(value: object) -> str:
+def plain_toml(value: object) -> str:
+    """A text, a flag, a number, or a list or table of them, as TOML."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -112,10 +113,10 @@ def _plain_toml(value: object) -> str:
             # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped as well.
             return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
         case dict():
-            pairs = ", ".join(f"{_plain_toml(name)} = {_plain_toml(item)}" for name, item in value.items())
+            pairs = ", ".join(f"{plain_toml(name)} = {plain_toml(item)}" for name, item in value.items())
             return f"{{ {pairs} }}" if pairs else "{}"
         case list() | tuple():
-            return f"[{', '.join(map(_plain_toml, value))}]"
+            return f"[{', '.join(map(plain_toml, value))}]"
         case _:
             return str(value)
 

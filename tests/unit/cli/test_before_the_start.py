@@ -109,3 +109,29 @@ def test_a_private_address_names_the_key(capfd: pytest.CaptureFixture[str]) -> N
         "address_denied: 127.0.0.1 may not be dialled: loopback (RFC 1122); network.allow_private can list its network"
         in said
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--output", "out\udcff"],
+        ["-o", "output.directory=out\udcff"],
+        ["-o", "output.directory=out", "-o", "log.directory=logs\udcff"],
+        ["-o", "output.directory=out", "-o", "admin.socket=s\udcff"],
+        ["-o", "output.directory=out", "-o", "frontier.path=f\udcff"],
+    ],
+)
+def test_a_path_that_is_not_utf_8_is_refused(capfd: pytest.CaptureFixture[str], words: list[str]) -> None:
+    """run.json, the status and the log are JSON, which has no other bytes."""
+    code, said = told(capfd, "crawl", "https://a.test/", *words)
+    assert (code, "is not UTF-8, as paths in run.json must be" in said) == (78, True)
+    assert list(Path().iterdir()) == []
+
+
+def test_a_default_output_below_a_path_that_is_not_utf_8_is_refused(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The directory in which the command is called is part of the path."""
+    Path("here\udcff").mkdir()
+    monkeypatch.chdir("here\udcff")
+    assert "is not UTF-8" in told(capfd, "crawl", "https://a.test/")[1]

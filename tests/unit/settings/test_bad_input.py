@@ -261,11 +261,13 @@ def test_every_value_is_taken_or_refused_in_words_of_ours(key: ConfigurationKey)
                 assert str(refusal(detail, key.kind)).startswith("must "), (value, detail)
 
 
-def test_a_value_that_is_not_utf_8_is_refused_unless_it_is_a_path() -> None:
-    """The environment and the command line are bytes; a path may be of any."""
+def test_a_value_that_is_not_utf_8_is_refused_unless_it_is_a_file_to_read(tmp_path: Path) -> None:
+    """The environment and the command line are bytes; a file that is read may have any name."""
     (problem,) = problems_of(None, environ={"CRAWLER_CRAWL__NAME": "caf\udce9"})
     assert problem.message == "crawl.name must be UTF-8"
-    assert load(None, ["log.directory=/caf\udce9"], {}, "crawl").settings.log.directory == "/caf\udce9"
+    seeds = tmp_path / "caf\udce9"
+    seeds.write_text("https://a.test/\n")
+    assert load(None, [f"crawl.seed_files={seeds}"], {}, "crawl").settings.seeds == ["https://a.test/"]
 
 
 def test_more_memory_than_the_machine_has_is_a_warning() -> None:
