@@ -3,8 +3,10 @@
 A `Scope` is a frozen snapshot; adding a host makes a new one. Invariant: every refusal names the rule that decided.
 """
 
+import platform
 import re
 from collections.abc import Iterable
+from functools import cache
 from typing import Final
 
 from crawler.core.enums import DenyReason, Source
@@ -31,6 +33,10 @@ class ScopePatternError(ValueError):
 # Parts of a regular expression that are no operators: escaped characters and character classes.
 _LITERALS: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 _POSSESSIVE: Final = re.compile(r"[*+?}]\+|\(\?>")
+# Possessive quantifiers and an atomic group, each with a text and the end of its match there.
+_POSSESSIVE_EXAMPLES: Final = (
+    ("(?:ab?c)++", "aca", 2), ("(?:ab?c)?+", "a", 0), ("(?:ab?c){1,3}+", "aca", 2), ("(?>(?:ab?c)*)", "aca", 2),
+)  # fmt: skip
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
@@ -42,14 +48,15 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     """
     if pattern.startswith("re:"):
         try:
-            if _POSSESSIVE.search(_LITERALS.sub("", pattern[3:])) is not None:
-                raise ScopePatternError(
-                    "possessive quantifiers and atomic groups are not understood by every Python 3.11: "
-                    'use "*" instead of "*+" and "(?:" instead of "(?>"'
-                )
-            return re.compile(pattern[3:])
+            compiled = re.compile(pattern[3:])
         except re.error as error:
             raise ScopePatternError(f"not a regular expression: {error}") from None
+        if _POSSESSIVE.search(_LITERALS.sub("", pattern[3:])) is not None and not has_sound_possessives():
+            raise ScopePatternError(
+                f"Python {platform.python_version()} gets possessive quantifiers and atomic groups wrong (3.11.5 does "
+                'not): use "*" instead of "*+" and "(?:" instead of "(?>"'
+            )
+        return compiled
     if not pattern:
         raise ScopePatternError("an empty pattern matches nothing")
     body = "".join(_GLOB.get(part, re.escape(part)) for part in re.split(r"(\*\*|\*|\?)", pattern))
@@ -60,6 +67,16 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     else:
         prefix = r"[a-z]+://"
     return re.compile(rf"\A{prefix}{body}\Z", re.DOTALL)
+
+
+@cache
+def has_sound_possessives() -> bool:
+    """Whether `re` matches possessive quantifiers and atomic groups right. CPython before 3.11.5 does not (gh-106052),
+    unless it was patched, as in Debian 12 since 3.11.2-6+deb12u9.
+    """
+    found = (re.match(pattern, text) for pattern, text, _ in _POSSESSIVE_EXAMPLES)
+    ends = [None if match is None else match.end() for match in found]
+    return ends == [end for _, _, end in _POSSESSIVE_EXAMPLES]
 
 
 _GLOB: Final = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
