@@ -3,7 +3,7 @@
 import re
 from difflib import get_close_matches
 from functools import lru_cache
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 import ada_url
@@ -93,8 +93,12 @@ def parse_seed(text: str) -> tuple[str, Origin]:
 
 
 def parse_typed(text: str) -> tuple[str, Origin]:
-    """Parse a URL that a person typed; without a scheme it is https. Raises UrlError."""
+    """Parse a URL that a person typed: without a scheme it is https, and an IPv6 address alone needs no brackets.
+    Raises UrlError.
+    """
     text = text.strip()
+    if _is_ipv6(text):
+        text = f"[{text}]"
     if _COLON_MISSING.match(text):  # it would be parsed as a host named "https"
         raise UrlError(DenyReason.URL_INVALID, 'the ":" after the scheme is missing')
     has_scheme = _HAS_SCHEME.match(text)
@@ -109,6 +113,13 @@ def parse_typed(text: str) -> tuple[str, Origin]:
         if error.reason is DenyReason.SCOPE_SCHEME and get_close_matches(text.partition(":")[0], ("http", "https")):
             raise UrlError(error.reason, f"{error}; did you mean http:// or https://?") from None
         raise
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return bool(IPv6Address(text))
+    except ValueError:
+        return False
 
 
 def target_of(url: str) -> str:

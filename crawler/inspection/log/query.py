@@ -104,8 +104,7 @@ def host_names(hosts: Sequence[str]) -> tuple[str, ...]:
     names = []
     for text in hosts:
         bare = text.strip().removeprefix("*.")
-        host = parse_seed(f"[{bare}]" if bare.count(":") > 1 and "/" not in bare and "[" not in bare else bare)[1].host
-        names.append(text.strip()[: -len(bare)] + host.strip("[]"))
+        names.append(text.strip()[: -len(bare)] + parse_seed(bare)[1].host.strip("[]"))
     return tuple(names)
 
 

@@ -74,6 +74,14 @@ def test_a_block_is_of_a_domain_or_of_one_host() -> None:
             block_of(text, host_only=False, reason="", at=0.0)
 
 
+@pytest.mark.parametrize("text", ["2001:DB8::1", "[2001:db8::1]", "https://[2001:db8::1]/x", " fe80::1 "])
+def test_an_ipv6_address_needs_no_brackets(text: str) -> None:
+    """The status page and the logs have none; the store does."""
+    block = block_of(text, host_only=False, reason="", at=0.0)
+    assert block.name == blocked_name(text) == ("[fe80::1]" if "fe80" in text else "[2001:db8::1]")
+    assert block.kind == HOST
+
+
 def test_a_block_of_an_older_version_can_be_removed() -> None:
     """It may have a name that is refused today."""
     assert blocked_name("h*") == "h*"
