@@ -76,7 +76,7 @@ def command(
     now = time.time()
     try:
         since_at = None if since is None else parse_moment(since, now)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise click.UsageError(f"--since: {error}") from None
     names = host_names(hosts)
     crawl = find_crawl(config, overrides, output)

@@ -151,7 +151,7 @@ def _timestamp(text: str | None, now: float, option: str) -> str:
         return ""
     try:
         return timestamp(parse_moment(text, now))
-    except (ValueError, OverflowError, OSError) as error:
+    except ValueError as error:
         raise click.UsageError(f"{option}: {error}") from None
 
 

@@ -80,7 +80,7 @@ def command(
     with RotatedLog(log) as parts:
         if since_at is None and not everything:
             end = until_at if until_at is not None else last_time(parts)
-            since_at = None if end is None else end - _DAY_S
+            since_at = None if end is None else max(0.0, end - _DAY_S)
         query = Query(
             since="" if since_at is None else timestamp(since_at), until="" if until_at is None else timestamp(until_at)
         )
@@ -110,7 +110,7 @@ def command(
 def _moment(text: str | None, now: float, option: str) -> float | None:
     try:
         return None if text is None else parse_moment(text, now)
-    except (ValueError, OverflowError) as error:
+    except ValueError as error:
         raise click.UsageError(f"{option}: {error}") from None
 
 

@@ -261,24 +261,23 @@ def parse_moment(text: str, now: float) -> float:
         case "yesterday":
             return (midnight - timedelta(days=1)).timestamp()
     ago = _AGO.fullmatch(text.removesuffix("ago").strip())
-    if ago is not None and any(ago.groups()):
-        days, hours, minutes, seconds = (int(part or 0) for part in ago.groups())
-        try:
-            return now - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
-        except OverflowError:
-            raise ValueError(f'"{text}" is too long ago') from None
-    clock = _CLOCK.fullmatch(text)
     try:
-        if clock is not None:
+        if ago is not None and any(ago.groups()):
+            days, hours, minutes, seconds = (int(part or 0) for part in ago.groups())
+            found = present - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
+            return found.timestamp()
+        if (clock := _CLOCK.fullmatch(text)) is not None:
             hour, minute, second = (int(part or 0) for part in clock.groups())
             at = midnight.replace(hour=hour, minute=minute, second=second).timestamp()
             return at if at <= now else at - 86_400
         found = datetime.fromisoformat(text)
+        return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).astimezone(UTC).timestamp()
+    except OverflowError:
+        raise ValueError(f'"{text}" is before the year 1 or after 9999') from None
     except ValueError:
         raise ValueError(
             f'"{text}" is not a time such as "10m", "09:30", "yesterday" or "2026-11-25T09:30" (UTC)'
         ) from None
-    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 
 def epoch(text: str) -> float | None:

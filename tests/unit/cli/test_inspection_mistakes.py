@@ -27,6 +27,8 @@ from tests.support.log_lines import fetch_lines, write
         (("report", "--output", ".", "--all", "--since", "1h"), 2, "--all cannot be combined"),
         (("report", "--output", ".", "--host", "a", "--html", "x"), 2, "--html cannot be combined"),
         (("hosts", "--output", ".", "--since", "soon"), 2, "is not a time"),
+        (("hosts", "--output", ".", "--since", "800000d"), 2, "is before the year 1"),
+        (("report", "--output", ".", "--until", "800000d"), 2, "is before the year 1"),
         (("logs", "-c", "missing.toml"), 78, "missing.toml"),
         (("logs", "--output", "made", "--url", "re:("), 2, "not a regular expression"),
         (("hosts", "--output", "made"), 74, "there is no store of a crawl"),
@@ -59,6 +61,13 @@ def test_mistakes_get_words_and_a_code(
     assert (found, printed.out) == (code, ""), printed.err
     assert words in printed.err
     assert "Traceback" not in printed.err
+
+
+def test_a_report_may_end_before_all_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The day before the first day is none."""
+    (tmp_path / "logs").mkdir()
+    assert main(["report", "--output", str(tmp_path), "--until", "0001-01-01"], standalone_mode=False) == 0
+    assert capsys.readouterr().out == "nothing was fetched in this period\n"
 
 
 def test_a_store_of_an_older_version_is_read_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from crawler.core.formatting import timestamp
 from crawler.inspection.log import rotated_log as parts_module
 from crawler.inspection.log.rotated_log import RotatedLog, log_files, parse_moment
 
@@ -33,6 +34,17 @@ def test_text_that_is_no_time_is_refused(text: str) -> None:
     """The message shows what a time looks like."""
     with pytest.raises(ValueError, match="is not a time"):
         parse_moment(text, NOW)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["800000d", "99999999999d", "9" * 400 + "h", "0001-01-01T00:00+14:00", "9999-12-31T23:00-05:00"],
+)
+def test_a_time_that_no_calendar_has_is_refused(text: str) -> None:
+    """What is returned can be written as a time."""
+    with pytest.raises(ValueError, match="is before the year 1 or after 9999"):
+        parse_moment(text, NOW)
+    assert timestamp(parse_moment("0001-01-01", NOW)) == "0001-01-01T00:00:00.000Z"
 
 
 def lines_of(parts: RotatedLog) -> list[bytes]:
