@@ -18,6 +18,7 @@ from tests.support.systemd_machine import debian_base
 pytestmark = [pytest.mark.prove, pytest.mark.timeout(1_800)]
 USER = 10001
 OUTPUT = "/var/lib/crawler"
+CONFIGURATION = "/etc/crawler"
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,16 @@ class Buildah:
 
 @dataclass(frozen=True)
 class Container:
-    """Of the image, with a directory of this machine as its volume."""
+    """Of the image, with directories of this machine as its volume and its configuration."""
 
     buildah: Buildah
     name: str
     volume: Path
+    configuration: Path
 
     def command(self, *arguments: object) -> list[str]:
-        volume = f"{self.volume}:{OUTPUT}"
-        run = self.buildah.command("run", "--isolation", "chroot", "-v", volume, self.name, "--", "crawler", *arguments)
+        volumes = "-v", f"{self.volume}:{OUTPUT}", "-v", f"{self.configuration}:{CONFIGURATION}:ro"
+        run = self.buildah.command("run", "--isolation", "chroot", *volumes, self.name, "--", "crawler", *arguments)
         return [*map(str, run)]
 
     def crawler(self, *arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -72,13 +74,14 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Buildah, s
 @pytest.fixture
 def container(image: tuple[Buildah, str], tmp_path: Path) -> Container:
     buildah, name = image
-    volume = tmp_path / "volume"
+    volume, configuration = tmp_path / "volume", tmp_path / "configuration"
     volume.mkdir()
+    configuration.mkdir()
     os.chown(volume, USER, USER)
     for folder in tmp_path.parents:
         if folder.stat().st_mode & 0o077 == 0 and folder.is_relative_to("/tmp"):
             folder.chmod(0o711)  # pytest's are its own; another user shall get at the volume
-    return Container(buildah, buildah("from", "--pull-never", name), volume)
+    return Container(buildah, buildah("from", "--pull-never", name), volume, configuration)
 
 
 def test_what_the_image_says_of_itself(image: tuple[Buildah, str]) -> None:
@@ -94,17 +97,17 @@ def test_what_the_image_says_of_itself(image: tuple[Buildah, str]) -> None:
 def test_the_crawler_works_in_it(container: Container) -> None:
     """It writes to the volume, as its own user."""
     check_generated(container.crawler)
-    check_crawl(container.crawler, container.volume, seen_as=Path(OUTPUT))
+    check_crawl(container.crawler, container.configuration, seen_as=Path(CONFIGURATION), archive=Path(OUTPUT))
     assert {path.stat().st_uid for path in (container.volume / "warc").iterdir()} == {USER}
 
 
 def test_the_health_check_tells_whether_it_runs(container: Container) -> None:
     """`crawler status` fails before the daemon runs and after it ended, and not between."""
-    config = container.volume / "site.toml"
+    config = container.configuration / "crawler.toml"
     config.write_text('[identity]\nuser_agent = "tested/1.0 (+https://example.org/bot)"\n')
     health = ("status", "--output", OUTPUT)
     assert container.crawler(*health).returncode != 0
-    with subprocess.Popen(container.command("run", "-c", f"{OUTPUT}/site.toml")) as daemon:
+    with subprocess.Popen(container.command("run", "-c", f"{CONFIGURATION}/crawler.toml")) as daemon:
         deadline = time.monotonic() + 60
         while container.crawler(*health).returncode != 0:
             assert time.monotonic() < deadline

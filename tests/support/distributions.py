@@ -85,11 +85,12 @@ def check_service_files(run: Run, root: Path) -> None:
     assert (root / "usr/local/share/man/man1/crawler.1").read_text() == (ROOT / "docs/crawler.1").read_text()
 
 
-def check_crawl(run: Run, directory: Path, seen_as: Path | None = None) -> None:
-    """`check`, `fetch`, `crawl` and `verify` work on a site served here over TLS. Configuration and output
-    go to `directory`, which is `seen_as` by the crawler.
+def check_crawl(run: Run, directory: Path, seen_as: Path | None = None, archive: Path | None = None) -> None:
+    """`check`, `fetch`, `crawl` and `verify` work on a site served here over TLS. The configuration goes to
+    `directory`, which is `seen_as` by the crawler, and the output to `archive` as the crawler sees it, else beside it.
     """
     here = seen_as or directory
+    archive = archive or here / "archive"
     with DemoServer() as server:
         (directory / "ca.pem").write_bytes(Path(server.ca_file).read_bytes())
         sections: dict[str, dict[str, object]] = {
@@ -98,7 +99,7 @@ def check_crawl(run: Run, directory: Path, seen_as: Path | None = None) -> None:
             "politeness": {"delay": 0},
             "network": {"resolve": dict(server.resolve_table()), "allow_private": ["127.0.0.0/8"],
                         "ca_file": here / "ca.pem"},
-            "output": {"directory": here / "archive"},
+            "output": {"directory": archive},
         }  # fmt: skip
         (directory / "site.toml").write_text(toml(sections))
         configuration = ("-c", here / "site.toml")
@@ -109,7 +110,7 @@ def check_crawl(run: Run, directory: Path, seen_as: Path | None = None) -> None:
         summary = json.loads(said_by(run("crawl", *configuration, "--json")))
     assert summary["stopped_by"] == "empty"
     assert summary["pages"] > 20
-    said_by(run("verify", here / "archive"))
+    said_by(run("verify", archive))
 
 
 def said_by(done: "subprocess.CompletedProcess[str]") -> str:
