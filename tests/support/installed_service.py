@@ -58,15 +58,21 @@ def serve(machine: Machine) -> None:
 
 @dataclass(frozen=True)
 class Service:
-    """`crawler.service` on a machine, or an instance of crawler@.service."""
+    """`crawler.service`, or an instance of crawler@.service (with `is_again`, crawler-again@.service) on a machine."""
 
     machine: Machine
     since: str  # the journal before is of other tests
     instance: str = ""
+    is_again: bool = False
 
     @property
     def unit(self) -> str:
-        return f"crawler@{self.instance}.service" if self.instance else "crawler.service"
+        template = "crawler-again" if self.is_again else "crawler"
+        return f"{template}@{self.instance}.service" if self.instance else "crawler.service"
+
+    @property
+    def timer(self) -> str:
+        return self.unit.replace(".service", ".timer")
 
     @property
     def config(self) -> str:
@@ -141,6 +147,10 @@ class Service:
     def pages(self) -> dict[str, str]:
         """URL → digest of every page that is stored."""
         return pages_in(self.machine, self.output)
+
+    def wait_until_ended(self) -> None:
+        """Wait until a crawl that ends by itself has ended, well or not."""
+        self.machine.wait_until(lambda: self.show("ActiveState") in ("inactive", "failed"), "it has ended")
 
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.machine.read(f"{self.logs}/events.jsonl").splitlines()]

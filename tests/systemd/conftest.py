@@ -9,11 +9,14 @@ from tests.support.systemd_machine import ROOT, Machine, booted
 
 # Everything that an earlier test may have left; the unit is written anew by the command that users have.
 _CLEAN = """
-systemctl stop --no-block crawler.service 'crawler@*.service'
-systemctl kill --signal=KILL crawler.service 'crawler@*.service' 2>/dev/null || true
-systemctl stop crawler.service 'crawler@*.service'
+systemctl stop 'crawler-again@*.timer'
+systemctl stop --no-block crawler.service 'crawler@*.service' 'crawler-again@*.service'
+systemctl kill --signal=KILL crawler.service 'crawler@*.service' 'crawler-again@*.service' 2>/dev/null || true
+systemctl stop crawler.service 'crawler@*.service' 'crawler-again@*.service'
 rm -rf /var/lib/crawler /var/log/crawler /run/crawler /etc/crawler /srv/elsewhere /home/*
-rm -rf /etc/systemd/system/crawler*.service* /usr/local/share/crawler /etc/logrotate.d/crawler
+rm -rf /etc/systemd/system/crawler*.service* /etc/systemd/system/crawler*.timer*
+rm -rf /usr/local/share/crawler /etc/logrotate.d/crawler
+rm -f /etc/systemd/system/*.target.wants/crawler*
 /opt/crawler/.venv/bin/crawler install-service
 systemctl daemon-reload
 systemctl reset-failed

@@ -95,7 +95,9 @@ _AGAIN: Final = (
     (re.compile(r"^# .*\nExecReload=.*\n", re.MULTILINE), ""),
     (
         re.compile(r"^# .*\nRestartPreventExitStatus=.*\n", re.MULTILINE),
-        "# 75: something is left for the next time, as whenever a host does not respond: no failure\n",
+        "# 75: something is left for the next time, as when a host does not respond: no failure. At a start: the\n"
+        "# directory is taken, which is a failure, and not tried again every few seconds\n"
+        "RestartPreventExitStatus=75\n",
     ),
     (re.compile(r"^# .*\nRestartForceExitStatus=.*\n", re.MULTILINE), ""),
     (re.compile(r"^# .*\nSuccessExitStatus=130 143$", re.MULTILINE), "SuccessExitStatus=75 130 143"),

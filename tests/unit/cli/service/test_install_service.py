@@ -304,7 +304,7 @@ def test_an_instance_has_a_unit_and_a_configuration_of_its_own(
 
 
 def test_a_round_starts_the_same_program_in_the_same_sandbox(tmp_path: Path) -> None:
-    """It ends by itself, so nothing starts it again but a kill, and what is left for the next night is no failure."""
+    """It ends by itself, so nothing starts it again but a kill; what is left for the next night is no failure."""
     assert installed(tmp_path, "--instance", "news") == 0
     folder = tmp_path / "etc/systemd/system"
     daemon, again = (folder / name for name in ("crawler@.service", "crawler-again@.service"))
@@ -312,6 +312,7 @@ def test_a_round_starts_the_same_program_in_the_same_sandbox(tmp_path: Path) -> 
     assert {line for line in of_again - of_daemon if not line.startswith("#")} == {
         "Description=Web crawler %i: everything anew",
         f"ExecStart={PROGRAM} crawl -c /etc/crawler/%i.toml --again",
+        "RestartPreventExitStatus=75",
         "SuccessExitStatus=75 130 143",
         "Restart=on-abnormal",
     }
