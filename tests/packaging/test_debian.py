@@ -72,6 +72,11 @@ class Chroot:
         return {name for name in found if not name.startswith(WRITTEN_BY_DPKG)}
 
 
+def wanted_units(chroot: Chroot) -> set[str]:
+    """Units of the crawler that a boot would start."""
+    return {path.name for path in (chroot.root / "etc/systemd/system").glob("*.wants/crawler*")}
+
+
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("dpkg-deb") is None:
@@ -128,6 +133,8 @@ def test_two_builds_give_the_same_bytes(package: Path, tmp_path: Path) -> None:
 
 def test_from_installation_to_purge(chroot: Chroot, package: Path, newer: Path) -> None:
     """It works; an upgrade keeps a changed configuration, `remove` the crawl; `purge` leaves nothing."""
+    stamp = chroot.root / "var/lib/systemd/timers/stamp-crawler-again@two.timer"  # as systemd makes it
+    stamp.parent.mkdir(parents=True, exist_ok=True)
     before = chroot.files()
     said = said_by(chroot.install(package))
     assert "edit /etc/crawler/crawler.toml" in said
@@ -141,7 +148,7 @@ def test_from_installation_to_purge(chroot: Chroot, package: Path, newer: Path) 
     output = chroot.root / OUTPUT  # as the unit's StateDirectory= makes it
     chroot.must("install", "-d", "-o", "crawler", "-g", "crawler", "-m", "750", f"/{OUTPUT}", "/var/log/crawler")
     check_crawl(chroot.crawler, output, seen_as=Path("/") / OUTPUT)
-    assert (output / "warc").is_dir()
+    assert (output / "archive/warc").is_dir()
 
     changed = (chroot.root / CONFIG).read_text() + "# a line of the operator's\n"
     (chroot.root / CONFIG).write_text(changed)
@@ -151,9 +158,14 @@ def test_from_installation_to_purge(chroot: Chroot, package: Path, newer: Path) 
     assert not (chroot.root / "usr/share/doc/crawlerd/examples/grafana-dashboard.json").exists()
     check_generated(chroot.crawler)
 
+    enabled = ("crawler.service", "crawler@one.service", "crawler-again@two.timer")
+    chroot.must("systemctl", "enable", *enabled)
+    assert wanted_units(chroot) == set(enabled)
+    stamp.touch()
     said = chroot.must("dpkg", "--remove", "crawlerd")
+    assert wanted_units(chroot) == set()
     assert "/var/lib/crawler" in said
-    assert (output / "warc").is_dir()
+    assert (output / "archive/warc").is_dir()
     assert (chroot.root / CONFIG).read_text() == changed
     assert not (chroot.root / "opt/crawler").exists()
 

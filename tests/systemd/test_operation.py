@@ -139,7 +139,7 @@ def test_an_untouched_installation_is_upgraded_without_force(service: Service) -
     assert service.show("StartLimitBurst") == "5"
     done = service.machine.must("crawler", "install-service")
     steps = [line.strip() for line in done.partition("next:")[2].splitlines() if line.strip()]
-    assert "systemctl try-restart crawler 'crawler@*'" in steps
+    assert "systemctl try-restart crawler 'crawler@*' 'crawler-again@*.service'" in steps
     for step in steps:
         service.machine.shell(step)
     assert service.show("StartLimitIntervalUSec") == "0"

@@ -88,6 +88,7 @@ _EARLIER_DOCUMENTATION: Final = (
 )
 _RESTART: Final = "\nRestartSec=5\n"
 _RESTART_IN_STEPS: Final = "\nRestartSec=1\nRestartSteps=8\nRestartMaxDelaySec=5min\n"
+_ALL_SERVICES: Final = "crawler 'crawler@*' 'crawler-again@*.service'"  # in a shell
 # What differs in a unit whose crawl ends: patterns of crawler@.service, and what takes their places.
 _AGAIN: Final = (
     (re.compile(r"^(Description=.*)$", re.MULTILINE), r"\1: everything anew"),
@@ -250,7 +251,7 @@ def next_steps(instance: str | None, files: Sequence[Planned], configuration: Pa
     name = "crawler" if instance is None else f"crawler@{instance}"
     is_kept = any(file.state is InstallState.KEPT and file.link_to is None for file in files)
     edit = [] if is_kept else [f"${{EDITOR:-vi}} {configuration}    # identity.user_agent and crawl.seeds"]
-    restart = [] if files[0].state is InstallState.NEW else ["systemctl try-restart crawler 'crawler@*'"]
+    restart = [] if files[0].state is InstallState.NEW else [f"systemctl try-restart {_ALL_SERVICES}"]
     nightly = "" if instance is None else f"    # or crawler-again@{instance}.timer: a round every night"
     check = f"{command} check -c {configuration}"
     return [

@@ -215,7 +215,7 @@ def test_an_upgrade_brings_what_nobody_touched_up_to_date(
         assert f"{path}  updated" in out
         assert "WatchdogSec=30" in path.read_text()
     assert "# more" in (root / "etc/sysusers.d/crawler.conf").read_text()
-    assert "systemctl try-restart crawler 'crawler@*'" in out
+    assert "systemctl try-restart crawler 'crawler@*' 'crawler-again@*.service'" in out
     assert not list(root.rglob("*.old"))
     assert installed(root) == 0
     assert "updated" not in capsys.readouterr().out
