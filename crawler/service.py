@@ -41,6 +41,7 @@ from crawler.settings.settings import Changes, Mode, Settings, changes, keeping,
 
 TOKEN_FILE = "status-page.token"
 ATTEMPTS_SHOWN = 20  # of a host, on the status page
+MAX_LOGGED_VALUE = 300  # characters of a value in `reload_ok`: seeds may be thousands
 LAG_LOGGED_FROM_S = 0.5  # an event loop that was late by more is logged
 
 
@@ -270,7 +271,7 @@ class Reloader:
                 raise self._refused(f"the store cannot take it: {error}", Exit.IO) from None
             except (OSError, LocalProtocolError) as error:
                 raise self._refused(str(error), Exit.CONFIGURATION, "\nthe current configuration stays") from None
-            self._applied(new, found)
+            self._applied(new, found, result)
             return result
 
     async def on_hangup(self) -> None:
@@ -308,12 +309,19 @@ class Reloader:
             "needs_restart": list(found.restart),
         }
 
-    def _applied(self, new: Settings, found: Changes) -> None:
+    def _applied(self, new: Settings, found: Changes, result: Mapping[str, Any]) -> None:
         self._logs.reload(new.log_options())
         self.settings = new
         self.last_succeeded = True
         self.reloaded_at = self._engine.clock.now()
-        self._logs.event(Event.RELOAD_OK, changed=list(found.live), needs_restart=list(found.restart))
+        self._logs.event(
+            Event.RELOAD_OK,
+            changed=list(found.live),
+            needs_restart=list(found.restart),
+            old={one["key"]: _shortened(one["old"]) for one in result["changed"]} or None,
+            new={one["key"]: _shortened(one["new"]) for one in result["changed"]} or None,
+            new_seeds=result["new_seeds"] or None,
+        )
         try:
             rules = new.rules(self._mode)
             write_run_file(new.paths(), run_id=self._logs.run_id, configuration=self._configuration, rules=rules)
@@ -330,6 +338,10 @@ def _reloadable(old: Settings, new: Settings) -> tuple[Settings, Changes]:
         new = replace(new, identity=new.identity.model_copy(update={"robots_token": old.robots_token}))
         found = replace(found, restart=(*found.restart, "identity.robots_token"))
     return new, found
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_LOGGED_VALUE else f"{text[: MAX_LOGGED_VALUE - 1]}…"
 
 
 def _fields_of(problem: Problem) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Invariant: it either did what its result says, or raised CommandRefused and chan
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Final, Protocol
 
 from crawler.admin.control_server import Arguments, Command
@@ -25,7 +25,7 @@ from crawler.engine.operations import (
     release,
     takedown_result,
 )
-from crawler.engine.scheduling.blocklist import block_of, blocked_name
+from crawler.engine.scheduling.blocklist import block_of, block_result, blocked_name
 from crawler.frontier.base import BlockedHost, FrontierFull
 from crawler.inspection.log.query import host_test
 
@@ -179,7 +179,7 @@ class Commands:
         if not isinstance(reason, str) or len(reason) > 1_000:
             raise CommandRefused('"reason" must be a text of 1000 characters at most')
         block = self._block_of(arguments, host_only=_flag(arguments, "host_only"), reason=reason)
-        name = block.name
+        name, was = block.name, self._blocklist.get(block.name)
         self._blocklist.add(block)
         hosts = self._scheduler.blocklist_changed()
         cut = self._engine.client.cut(lambda origin: not self._blocklist.permits(origin))
@@ -188,7 +188,7 @@ class Commands:
         except CommandRefused as refused:
             raise CommandRefused(f"blocked until the next restart only: {refused}", refused.exit_code) from None
         held = self._blocklist.get(name) or block
-        return {"name": name, "kind": held.kind, "new": new, "hosts": hosts, "connections_cut": cut}
+        return block_result(held, was) | {"new": new, "hosts": hosts, "connections_cut": cut}
 
     def _block_of(self, arguments: Arguments, *, host_only: bool = False, reason: str = "") -> BlockedHost:
         text = _text(arguments, "name")
@@ -199,12 +199,12 @@ class Commands:
 
     async def _unblock(self, arguments: Arguments) -> object:
         name = _name(arguments)
-        if not await _stored(self._frontier.unblock(name)):
-            above = self._blocklist.covers(name)
-            words = f"{name} is blocked by {above.name}" if above is not None else f"{name} is not blocked"
-            raise CommandRefused(words, Exit.FINDINGS)
+        was = self._blocklist.get(name)
+        if was is None:
+            raise CommandRefused(self._blocklist.why_not(name), Exit.FINDINGS)
+        await _stored(self._frontier.unblock(name))
         self._blocklist.remove(name)
-        return {"name": name, "hosts": self._scheduler.blocklist_changed()}
+        return {"name": name, "hosts": self._scheduler.blocklist_changed(), "was": asdict(was)}
 
     async def _list_blocks(self, _: Arguments) -> object:
         return [{"name": b.name, "kind": b.kind, "at": b.at, "reason": b.reason} for b in self._blocklist.all()]

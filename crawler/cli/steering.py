@@ -18,7 +18,7 @@ from crawler.cli.store_commands import with_store
 from crawler.core.enums import Exit
 from crawler.core.formatting import count, date_time, printable
 from crawler.engine import operations
-from crawler.engine.scheduling.blocklist import Blocklist, block_of, blocked_name
+from crawler.engine.scheduling.blocklist import DOMAIN, Blocklist, block_of, block_result, blocked_name
 from crawler.frontier.base import Frontier, Recovered
 from crawler.settings.loading import load
 
@@ -105,15 +105,18 @@ def block(
         wanted = block_of(name or "", host_only=host_only, reason=reason, at=time.time())
 
         async def put(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
-            new = await frontier.block(wanted)
+            blocks = Blocklist()
+            blocks.load(await frontier.blocks())
+            was = blocks.get(wanted.name)
+            blocks.add(wanted)
+            new, held = await frontier.block(wanted), blocks.get(wanted.name) or wanted
             covering = Blocklist()
-            held = next((one for one in await frontier.blocks() if one.name == wanted.name), wanted)
             covering.load([held])
             hosts = sum(not covering.permits(host.origin) for host in recovered.hosts)
-            return {"name": held.name, "kind": held.kind, "new": new, "hosts": hosts, "connections_cut": 0}
+            return block_result(held, was) | {"new": new, "hosts": hosts, "connections_cut": 0}
 
         result = with_store(crawl, put)
-    below = " and all below it" if result["kind"] == "domain" else ""
+    below = " and all below it" if result["kind"] == DOMAIN else ""
     blocked = f"blocked {result['name']}{below}"
     if not result["new"]:
         blocked = f"{result['name']}{below} was blocked already"
@@ -123,7 +126,35 @@ def block(
     click.echo(
         f"{blocked}: {count(result['hosts'], 'host')}, {count(result['connections_cut'], 'connection')} closed{unknown}"
     )
+    for line in block_lines(result):
+        click.echo(line)
     return Exit.OK
+
+
+def block_lines(result: Mapping[str, Any]) -> list[str]:
+    """Lines about the block that there was before: what changed of it, or since when it has been and why."""
+    was = result["was"]
+    if was is None:
+        return []
+    if not result.get("new"):
+        return [_since(was)]
+    return [
+        f"changed: {name} = {shown(result)}   (was {shown(was)})"
+        for name, shown in (("covers", _covers), ("reason", _reason))
+        if shown(result) != shown(was)
+    ]
+
+
+def _since(block: Mapping[str, Any]) -> str:
+    return f"it had been blocked since {date_time(block['at'])}: {_covers(block)}; reason: {_reason(block)}"
+
+
+def _covers(block: Mapping[str, Any]) -> str:
+    return "it and below" if block["kind"] == DOMAIN else "it alone"
+
+
+def _reason(block: Mapping[str, Any]) -> str:
+    return printable(block["reason"]) or "none given"
 
 
 @click.command(name="unblock")
@@ -136,24 +167,29 @@ def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None
         with Control(crawl.paths.socket) as control:
             result = control.call("unblock", {"name": name})
         click.echo(f"unblocked {result['name']}: {count(result['hosts'], 'host')}")
+        click.echo(_since(result["was"]))
         return Exit.OK
     host = blocked_name(name)
 
-    async def remove(frontier: Frontier, _: Recovered) -> bool:
-        return await frontier.unblock(host)
+    async def remove(frontier: Frontier, _: Recovered) -> Blocklist:
+        blocks = Blocklist()
+        blocks.load(await frontier.blocks())
+        await frontier.unblock(host)
+        return blocks
 
-    if not with_store(crawl, remove):
-        say(f"{host} is not blocked")
+    before = with_store(crawl, remove)
+    if (was := before.get(host)) is None:
+        say(before.why_not(host))
         return Exit.FINDINGS
     click.echo(f"unblocked {host}")
+    click.echo(_since(asdict(was)))
     return Exit.OK
 
 
 def _print(blocks: list[dict[str, Any]], *, as_json: bool) -> int:
     if is_terminal() and not as_json:
         rows = [
-            (printable(one["name"]), "it and below" if one["kind"] == "domain" else "it alone",
-             date_time(one["at"]), printable(one["reason"]))
+            (printable(one["name"]), _covers(one), date_time(one["at"]), printable(one["reason"]))
             for one in blocks
         ]  # fmt: skip
         head = ("HOST", "COVERS", "BLOCKED AT", "REASON")

@@ -75,7 +75,7 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     Event.START: _spec("version pid", "config output agent seeds python proxy round round_started_at", lifecycle=True),
     Event.READY: _spec("", "queued waiting hosts socket admin dur_ms", lifecycle=True),
     Event.RECOVERED: _spec("clean", "orphans cut missing truncated_bytes hosts rests", lifecycle=True),
-    Event.RELOAD_OK: _spec("changed needs_restart", lifecycle=True),
+    Event.RELOAD_OK: _spec("changed needs_restart", "old new new_seeds", lifecycle=True),
     Event.RELOAD_FAILED: _spec("message", "file line column", level=logging.ERROR, lifecycle=True),
     Event.CONTROL: _spec("command", "arguments affected pid uid detail", lifecycle=True),
     Event.SWEPT: _spec("hosts denied queued", lifecycle=True),

@@ -308,6 +308,8 @@ def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict
                 event[key] = redact_text(value)
         elif isinstance(value, list | tuple):
             event[key] = [redact_text(item) if isinstance(item, str) else item for item in value]
+        elif isinstance(value, Mapping):
+            event[key] = {name: redact_text(item) if isinstance(item, str) else item for name, item in value.items()}
     return event
 
 
@@ -317,6 +319,8 @@ def _as_argument(_logger: WrappedLogger, _method: str, event: EventDict) -> tupl
 
 def _plain(value: object) -> object:
     """A value for logfmt: collections with commas, without any line breaks."""
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, Mapping):
+        value = value_text(value)
+    elif isinstance(value, list | tuple | set | frozenset):
         value = ",".join(value_text(item) for item in value)
     return value.replace("\r", "\\r") if isinstance(value, str) else value

@@ -4,6 +4,7 @@ Invariant: what a name covers does not depend on the order in which blocks were 
 """
 
 from collections.abc import Iterable
+from dataclasses import asdict
 
 from crawler.core.enums import DenyReason
 from crawler.core.models import Origin
@@ -29,6 +30,11 @@ def block_of(text: str, *, host_only: bool, reason: str, at: float) -> BlockedHo
 def blocked_name(text: str) -> str:
     """The name of a stored block, also one that only older versions allowed. Raises UrlError."""
     return parse_typed(text.strip().removeprefix("*."))[1].host.rstrip(".")
+
+
+def block_result(block: BlockedHost, was: BlockedHost | None) -> dict[str, object]:
+    """A block, and the one of its name that there was before, as the result of a command."""
+    return asdict(block) | {"was": None if was is None else asdict(was)}
 
 
 class Blocklist:
@@ -63,6 +69,11 @@ class Blocklist:
             if above is not None and above.kind == DOMAIN:
                 block = above
         return block
+
+    def why_not(self, name: str) -> str:
+        """A sentence for who wants to unblock a name that has no block of its own."""
+        above = self.covers(name)
+        return f"{name} is blocked by {above.name}" if above is not None else f"{name} is not blocked"
 
     def permits(self, origin: Origin) -> bool:
         """Whether requests to an origin are allowed."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,27 @@ def test_a_block_of_an_unknown_host_asks_for_its_spelling(tmp_path: Path, capfd:
     assert _run(capfd, "block", "evil.test", "--output", tmp_path)[1].startswith(
         "evil.test and all below it was blocked already: 0 hosts, "
     )
+
+
+def test_a_block_that_changes_is_told_with_what_it_was(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Wider, for another reason; and what was when it ends."""
+    asyncio.run(_stored(tmp_path))
+    first = _run(capfd, "block", "e.org", "--host-only", "--output", tmp_path)[1]
+    assert first == "blocked e.org: 1 host, 0 connections closed\n"
+    wider = _run(capfd, "block", "e.org", "--reason", "asked\x1b", "--output", tmp_path)[1].splitlines()
+    assert wider == [
+        "blocked e.org and all below it: 1 host, 0 connections closed",
+        "changed: covers = it and below   (was it alone)",
+        "changed: reason = asked�   (was none given)",
+    ]
+    words = r"it had been blocked since 20\d\d-\d\d-\d\dT\S+Z: it and below; reason: asked�"
+    assert re.fullmatch(words, _run(capfd, "block", "e.org", "--output", tmp_path)[1].splitlines()[-1])
+    assert _run(capfd, "unblock", "www.e.org", "--output", tmp_path)[::2] == (
+        1, "crawler: www.e.org is blocked by e.org\n",
+    )  # fmt: skip
+    ended = _run(capfd, "unblock", "e.org", "--output", tmp_path)[1].splitlines()
+    assert ended[0] == "unblocked e.org"
+    assert re.fullmatch(words, ended[1])
 
 
 def test_hosts_in_a_pipe_are_separated_by_tabs(

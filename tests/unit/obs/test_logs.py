@@ -195,13 +195,15 @@ def test_a_redirected_stderr_gets_plain_lines(tmp_path: Path, capfd: pytest.Capt
     """With time and level, without escape codes and priorities."""
     logs = make(tmp_path, shown="text")
     logs.event(Event.CONN_CLOSE, conn_id=1, requests=2, age_ms=3, bytes=4, reason="idle_timeout")
-    logs.event(Event.RELOAD_OK, changed=["scope.include", "log.level"], needs_restart=[])
+    values = {"old": {"network.proxy": "http://a:b@c.test"}, "new": {"network.proxy": ""}}
+    logs.event(Event.RELOAD_OK, changed=["scope.include", "log.level"], needs_restart=[], **values)
     logs.event(Event.LIBRARY, logger="x", message="two\nlines")
     logs.close()
     lines = capfd.readouterr().err.splitlines()
     moments, texts = zip(*(line.split(" ", 1) for line in lines), strict=True)
     assert texts == (
-        "info reload_ok changed=scope.include,log.level needs_restart=",
+        'info reload_ok changed=scope.include,log.level needs_restart= old="network.proxy: http://***@c.test" '
+        'new="network.proxy: "',
         r"warning library logger=x message=two\nlines",
     )
     assert all(datetime.fromisoformat(moment).tzinfo == UTC for moment in moments)
