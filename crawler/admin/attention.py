@@ -6,7 +6,7 @@ A pure function of the status. Invariant: what is as it should be is not in it, 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from crawler.core.enums import Bottleneck, CrawlState
+from crawler.core.enums import Bottleneck, CrawlState, LeftReason
 from crawler.core.formatting import count, date_time, event_fields, size
 
 NEARLY_FULL: Final = 0.8  # of the limit of a structure in memory
@@ -71,12 +71,13 @@ def _hosts(hosts: Mapping[str, int]) -> Iterator[dict[str, str]]:
 
 
 def _urls(status: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    if number := status["held_back"]:
-        yield _entry(
-            "warn",
-            f"{count(number, 'queued URL')} {'is' if number == 1 else 'are'} held back by a limit or a block",
-            "scope.max_urls and scope.max_urls_per_host are the limits",
-        )
+    for reason, text, advice in (
+        (LeftReason.LIMIT, "a limit", "scope.max_urls and scope.max_urls_per_host are the limits"),
+        (LeftReason.BLOCKED, "a block", "`crawler unblock HOST` ends a block, `crawler block --list` has all"),
+    ):
+        if number := status["held_back_by"][reason]:
+            verb = "is" if number == 1 else "are"
+            yield _entry("warn", f"{count(number, 'queued URL')} {verb} held back by {text}", advice)
     if number := status["urls"]["suspect"]:
         yield _entry(
             "warn",

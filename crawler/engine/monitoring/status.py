@@ -9,7 +9,7 @@ Invariant: a Status shares nothing with the engine, and can be written as JSON.
 import asyncio
 import heapq
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from crawler.core.clock import Clock
@@ -120,6 +120,7 @@ class Status:
     oldest_ready_s: float
     last_url: str
     scheduled_at: float | None = None  # when the schedule visits next
+    held_back_by: Mapping[str, int] = field(default_factory=dict)  # parts of `held_back`: blocked, limit
 
     def as_json(self) -> dict[str, Any]:
         """The status with the names of `crawler status --json`."""
@@ -166,7 +167,7 @@ class _HostFigures:
 
     by_state: dict[str, int]  # keys are values of HostState, `total` and `with_work`
     queued: int
-    held_back: int
+    held_back: Mapping[LeftReason, int]  # by a limit, or a block
     delayed: int  # with work, a delay and no back-off
     held: int  # queued URLs whose robots.txt cannot be read
     slowest_s: float  # until the last queue of a politeness key is empty, by back-off and delay
@@ -239,7 +240,7 @@ class Monitor:
                 "queued": hosts.queued, "waiting": totals.waiting, "done": totals.done, "denied": totals.denied,
                 "gave_up": totals.gave_up, "suspect": totals.suspect,
             },
-            held_back=hosts.held_back,
+            held_back=sum(hosts.held_back.values()),
             eta_s=self._eta_s(hosts, rates),
             hosts=hosts.by_state,
             connections=self._pool_stats(),
@@ -250,6 +251,7 @@ class Monitor:
             oldest_ready_s=round(self._scheduler.oldest_ready_s(), 3),
             last_url=counters.last_url,
             scheduled_at=self._schedule.next_at,
+            held_back_by=_plain(hosts.held_back),
         )  # fmt: skip
 
     def _conditions(self, hosts: _HostFigures, rates: Rates, in_flight: Sequence[InFlight], now: float) -> Conditions:
@@ -297,14 +299,15 @@ class Monitor:
         if self._hosts is None or now >= self._hosts_again_mono:
             hosts = self._host_table.hosts.values()
             by_state = dict.fromkeys(map(str, HostState), 0) | {"total": len(hosts), "with_work": 0}
-            queued = held_back = delayed = held = 0
+            queued = delayed = held = 0
+            held_back = {LeftReason.BLOCKED: 0, LeftReason.LIMIT: 0}
             done_s: dict[PolitenessKey, float] = {}
             for host in hosts:
                 state = state_of(host, now)
                 by_state[state] += 1
                 queued += host.queued
                 if host.limit_reached or host.is_blocked:
-                    held_back += host.backlog
+                    held_back[LeftReason.BLOCKED if host.is_blocked else LeftReason.LIMIT] += host.backlog
                 elif host.has_work:
                     by_state["with_work"] += 1
                     if state is HostState.HELD:
@@ -323,7 +326,7 @@ class Monitor:
 
     def _eta_s(self, hosts: _HostFigures, rates: Rates) -> float | None:
         """Seconds until all that may be requested is: by the present rate, or by the last host's back-off and delay."""
-        due = hosts.queued - hosts.held_back - hosts.held
+        due = hosts.queued - sum(hosts.held_back.values()) - hosts.held
         by_rate_s = due / rates.responses_per_s if due > 0 and rates.responses_per_s > 0 else 0.0
         return round(max(by_rate_s, hosts.slowest_s), 1) or None
 

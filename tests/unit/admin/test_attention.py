@@ -8,8 +8,8 @@ from crawler.admin.attention import attention
 
 WELL: dict[str, Any] = {
     "state": "crawling", "bottleneck": "politeness", "sentence": "politeness: 3 hosts with work",
-    "hosts": {"held": 0, "backoff": 0, "blocked": 0, "total": 3}, "held_back": 0, "urls": {"suspect": 0},
-    "warnings": [], "log_dropped": 0,
+    "hosts": {"held": 0, "backoff": 0, "blocked": 0, "total": 3}, "held_back_by": {"limit": 0, "blocked": 0},
+    "urls": {"suspect": 0}, "warnings": [], "log_dropped": 0,
     "memory": [
         {"name": "uncommitted", "unit": "bytes", "held": 1, "limit": 10},
         {"name": "recent URL keys", "unit": "bytes", "held": 10, "limit": 10},
@@ -32,7 +32,8 @@ def test_nothing_while_all_is_well() -> None:
         ({"hosts": {"held": 1, "backoff": 0, "blocked": 0}}, "warn", "1 host is held", "hosts:held"),
         ({"hosts": {"held": 0, "backoff": 2, "blocked": 0}}, "warn", "2 hosts are backing off", "hosts:backoff"),
         ({"hosts": {"held": 0, "backoff": 0, "blocked": 1}}, "warn", "1 host is blocked", "hosts:blocked"),
-        ({"held_back": 7}, "warn", "7 queued URLs are held back", ""),
+        ({"held_back_by": {"limit": 7, "blocked": 0}}, "warn", "7 queued URLs are held back by a limit", ""),
+        ({"held_back_by": {"limit": 0, "blocked": 1}}, "warn", "1 queued URL is held back by a block", ""),
         ({"urls": {"suspect": 1}}, "warn", "1 URL is set aside", ""),
         ({"log_dropped": 2}, "bad", "2 log lines could not", ""),
         ({"memory": [{"name": "store", "unit": "bytes", "held": 900, "limit": 1_000}]}, "warn", "900 B of", "memory"),

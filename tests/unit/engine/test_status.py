@@ -99,6 +99,7 @@ def test_all_views_of_one_instant_agree() -> None:
         queued = told["urls"]["queued"]
         assert queued == progress["queued"] == metrics['crawler_frontier_urls{state="queued"}'] > 100
         assert f"{queued - 5:,} due · 0 later · 1 in flight · 5 held back by a limit or a block" in shown
+        assert told["held_back_by"] == {"blocked": told["held_back"], "limit": 0}
         assert f"{queued:,} queued" in screen
         assert f"{queued:,} queued" in status.as_line()
 
@@ -158,6 +159,7 @@ def test_the_state_follows_the_crawl() -> None:
             f"nothing to do: {status.held_back} URLs of {ROOT[:-1]} blocked by the operator"
         )
         assert status.held_back == status.urls["queued"]
+        assert status.held_back_by == {"blocked": status.held_back, "limit": 0}
         assert status.hosts == {"new": 0, "ready": 0, "backoff": 0, "held": 0, "blocked": 1, "total": 1, "with_work": 0}
         engine.host_table.blocklist.remove("a.test")
         engine.scheduler.blocklist_changed()
