@@ -138,6 +138,7 @@ def parse_calendar(text: str) -> CalendarExpression:
     zone = None
     if len(words) > 1 and _ZONE.fullmatch(words[-1]) and not _DAYS.fullmatch(words[-1]):
         zone = words.pop()
+        zone = "UTC" if zone.upper() == "UTC" else zone
     if len(words) == 1 and words[0].lower() in _SHORTHANDS:
         words = _SHORTHANDS[words[0].lower()].split()
     days = words.pop(0) if words and _DAYS.fullmatch(words[0]) else None

@@ -6,7 +6,8 @@ counted in the transactions that store them. A round that was interrupted goes o
 the crawl has nothing left to do.
 
 The store has the time of the last visit by the schedule. What was missed while no daemon ran is caught up once, as by
-Persistent= of a timer of systemd. Another schedule begins at the time it comes into force.
+Persistent= of a timer of systemd. Another schedule begins at the time it comes into force, and every schedule at the
+time to which the clock was set back.
 
 Invariant: no URL is queued twice by a round, whenever it is killed.
 """
@@ -34,6 +35,7 @@ from crawler.obs.events import Event
 
 SEEDS_AT_ONCE: Final = 1_000  # of a transaction
 CHECK_S: Final = 60.0  # how soon it is noticed that the machine's clock or time zone was set
+CLOCK_BACK_S: Final = 60.0  # a time by which the clock was set back is not visited again
 _DISK_FULL_PAUSE_S: Final = 5.0
 _STORED: Final = "schedule"
 _ENDS: Final = (UrlState.DONE, UrlState.GAVE_UP)
@@ -202,12 +204,14 @@ class Schedule:
         if self._since_at is None:
             known = orjson.loads(await self._frontier.stored_value(_STORED) or b"{}")
             is_same = known.get("schedule") == _words(options)
-            since_at = min(float(known["at"]), now) if is_same else now
+            since_at = float(known["at"]) if is_same else now
             if not is_same:
                 await self._store(options, now)
             if self._options is not options:  # a reload
                 return 0.0
             self._since_at = since_at
+        if self._since_at > now + CLOCK_BACK_S:  # the clock was set back: else nothing is visited until then
+            self._since_at = now
         self.next_at = first_after(options.at, self._since_at)
         if self.next_at is None or self.next_at > now:
             return CHECK_S if self.next_at is None else min(CHECK_S, self.next_at - now)

@@ -7,6 +7,7 @@ first of them. Rules never write. Invariant: a rule yields nothing for the defau
 import os
 import re
 import ssl
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,6 +16,7 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import Final
 
+from crawler.core.calendar_expression import first_after
 from crawler.core.formatting import size
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.settings.configuration_errors import shown
@@ -39,7 +41,7 @@ def findings(settings: Settings, mode: Mode) -> Iterator[CheckResult]:
     """Errors and warnings about values that are valid each by itself."""
     if mode == "run":
         yield from _for_the_daemon(settings)
-    for rule in (_scope, _politeness, _bounds, _output, _credentials, _network, _proxy, _paths):
+    for rule in (_scope, _politeness, _bounds, _schedule, _output, _credentials, _network, _proxy, _paths):
         yield from rule(settings)
 
 
@@ -148,6 +150,17 @@ def _bounds(settings: Settings) -> Iterator[CheckResult]:
             f"recrawl.min_interval ({format_duration(least)}) is longer than recrawl.max_interval "
             f"({format_duration(most)})",
         )
+
+
+def _schedule(settings: Settings) -> Iterator[CheckResult]:
+    for expression in settings.schedule.at:
+        if first_after([expression], time.time()) is None:
+            yield CheckResult(
+                ("schedule.at",),
+                f'schedule.at "{expression}" never comes from now on',
+                "leave it out, or write a date that is still to come",
+                is_warning=True,
+            )
 
 
 def _output(settings: Settings) -> Iterator[CheckResult]:

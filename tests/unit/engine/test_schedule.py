@@ -139,6 +139,45 @@ def test_another_schedule_comes_into_force_live() -> None:
     assert harness.engine.schedule.next_at is None
 
 
+@pytest.mark.parametrize("back_s", [DAY, 365 * DAY])
+def test_a_clock_that_was_set_back_stops_no_schedule(back_s: float) -> None:
+    """It had been ahead: the visits go on by the clock as it is, without a restart and after one."""
+    frontier = MemoryFrontier()
+
+    async def meanwhile(harness: Harness) -> None:
+        await elapse(10.0)
+        harness.loop.clock_skew = back_s
+        await elapse(300.0)
+        harness.loop.clock_skew = 0.0
+        await elapse(3 * HOUR)
+
+    harness = daemon(HOURLY, meanwhile, frontier=frontier)
+    first = round(first_after(HOURLY.at, EPOCH) or 0.0) - EPOCH
+    caught_up = [at for at in times(harness, ROOT) if at < first]
+    assert len(caught_up) == 2  # at the start, and for the time that the clock left out
+    assert times(harness, ROOT)[2:] == [first + n * HOUR for n in range(3)]
+
+    async def ahead(harness: Harness) -> None:
+        harness.loop.clock_skew = back_s
+        await elapse(2 * HOUR)
+
+    daemon(HOURLY, ahead, frontier=frontier)
+
+    async def later(_harness: Harness) -> None:
+        await elapse(2 * HOUR)
+
+    assert times(daemon(HOURLY, later, frontier=frontier), ROOT) == [first, first + HOUR]
+
+
+def test_a_clock_that_was_set_back_by_seconds_visits_nothing_twice() -> None:
+    async def meanwhile(harness: Harness) -> None:
+        await elapse((first_after(HOURLY.at, EPOCH) or 0.0) - EPOCH + 1.0)
+        harness.loop.clock_skew = -30.0
+        await elapse(0.5 * HOUR)
+
+    assert len(times(daemon(HOURLY, meanwhile), ROOT)) == 2
+
+
 def test_a_crawl_that_ends_has_no_schedule() -> None:
     async def meanwhile(_harness: Harness) -> None:
         await elapse(2 * HOUR)

@@ -117,6 +117,14 @@ def test_a_daemon_without_seeds_is_warned() -> None:
             "-o network.resolve={'a.test'=['10.1.2.3', '192.0.2.1']}: network.resolve: a.test will not be connected "
             "to: 10.1.2.3: private (RFC 1918) (network.allow_private lists the exceptions)",
         ),
+        *(
+            (
+                [f"schedule.at=['daily','{never}']"],
+                f"-o schedule.at=['daily','{never}']: schedule.at \"{never}\" never comes from now on "
+                "(leave it out, or write a date that is still to come)",
+            )
+            for never in ("2020-01-01", "*-02-30 06:00 UTC", "Tue 2100-01-01")
+        ),
     ],
 )  # fmt: skip
 def test_what_is_doubtful_is_a_warning(overrides: list[str], warning: str) -> None:
@@ -134,6 +142,7 @@ def test_what_is_doubtful_is_a_warning(overrides: list[str], warning: str) -> No
         ["network.bind_address=::1", "network.address_family=ipv6"],
         ["engine.memory=1MiB", "fetch.spool_over=1MiB"],
         [f"network.ca_file={certifi.where()}"],
+        ["schedule.at=['daily','Mon *-02-29 06:00 utc','2060-01-01']"],
         ["fetch.bandwidth=1MB", "fetch.bandwidth_per_host=1MB", "fetch.content_types='text/*'"],
     ],
 )
