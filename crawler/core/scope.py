@@ -5,6 +5,7 @@ A `Scope` is a frozen snapshot; adding a host makes a new one. Invariant: every 
 
 import platform
 import re
+import warnings
 from collections.abc import Iterable
 from functools import cache
 from typing import Final
@@ -48,7 +49,9 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     """
     if pattern.startswith("re:"):
         try:
-            compiled = re.compile(pattern[3:])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # see `doubt_about`
+                compiled = re.compile(pattern[3:])
         except re.error as error:
             raise ScopePatternError(f"not a regular expression: {error}") from None
         if _POSSESSIVE.search(_LITERALS.sub("", pattern[3:])) is not None and not has_sound_possessives():
@@ -67,6 +70,18 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     else:
         prefix = r"[a-z]+://"
     return re.compile(rf"\A{prefix}{body}\Z", re.DOTALL)
+
+
+def doubt_about(pattern: str) -> str:
+    """What of a pattern other tools read in another way, as in "re:[[:alpha:]]"; "" if there is nothing."""
+    if not pattern.startswith("re:"):
+        return ""
+    re.purge()  # a pattern that is in the cache gives no warning
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FutureWarning)
+        re.compile(pattern[3:])
+    found = next((str(one.message) for one in caught if one.category is FutureWarning), "")
+    return found and found[0].lower() + found[1:]
 
 
 @cache

@@ -18,6 +18,7 @@ from typing import Final
 
 from crawler.core.calendar_expression import first_after
 from crawler.core.formatting import size
+from crawler.core.scope import doubt_about
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.settings.configuration_errors import shown
 from crawler.settings.settings import Mode, Settings
@@ -69,6 +70,13 @@ def _for_the_daemon(settings: Settings) -> Iterator[CheckResult]:
 def _scope(settings: Settings) -> Iterator[CheckResult]:
     for key, patterns in (("scope.include", settings.scope.include), ("scope.exclude", settings.scope.exclude)):
         for pattern in patterns:
+            if doubt := doubt_about(pattern):
+                yield CheckResult(
+                    (key,),
+                    f'{key} "{pattern}": {doubt}; there is none here, its characters count one by one',
+                    r'for a letter write [A-Za-z], for a bracket "\["',
+                    is_warning=True,
+                )
             is_regex = pattern.startswith("re:")
             if pattern.endswith("/") and len(pattern) > 1 and not is_regex and not set("*?").intersection(pattern):
                 yield CheckResult(

@@ -125,6 +125,11 @@ def test_a_daemon_without_seeds_is_warned() -> None:
             )
             for never in ("2020-01-01", "*-02-30 06:00 UTC", "Tue 2100-01-01")
         ),
+        (
+            ["scope.exclude=['re:[[:alpha:]]']"],
+            "-o scope.exclude=['re:[[:alpha:]]']: scope.exclude \"re:[[:alpha:]]\": possible nested set at position 1; "
+            'there is none here, its characters count one by one (for a letter write [A-Za-z], for a bracket "\\[")',
+        ),
     ],
 )  # fmt: skip
 def test_what_is_doubtful_is_a_warning(overrides: list[str], warning: str) -> None:
@@ -142,6 +147,7 @@ def test_what_is_doubtful_is_a_warning(overrides: list[str], warning: str) -> No
         ["network.bind_address=::1", "network.address_family=ipv6"],
         ["engine.memory=1MiB", "fetch.spool_over=1MiB"],
         [f"network.ca_file={certifi.where()}"],
+        [r"scope.exclude=['re:[\[:alph]', 're:[a-z]+\.html']"],
         ["schedule.at=['daily','Mon *-02-29 06:00 utc','2060-01-01']"],
         ["fetch.bandwidth=1MB", "fetch.bandwidth_per_host=1MB", "fetch.content_types='text/*'"],
     ],
