@@ -154,8 +154,8 @@ def _start_sentences(settings: "Settings", totals: "Totals") -> Iterator[str]:
         speed = f"at least {duration(politeness.delay_s)} between two requests to a {politeness.key}"
     yield f"Crawling {seeds[0]}{more} into {settings.output_directory}: robots.txt is {robots}, {speed}."
     urls = UrlCounts.of({name: getattr(totals, name) for name in totals.__slots__})
-    if ended := urls.found - urls.left:
-        yield f"Continued: {count(ended)} of {count(urls.found, 'URL')} came to their end before ({urls.text()})."
+    if urls.found > urls.left:
+        yield f"Continued: {count(urls.found, 'URL')} found before: {urls.text()}."
 
 
 def _print_failures(failures: Mapping[str, int]) -> None:

@@ -17,7 +17,7 @@ from rich.text import Text
 from crawler.cli.status import hosts_text, warning_text
 from crawler.core.enums import CrawlState
 from crawler.core.formatting import average, count, counts, duration, local_time, printable, rate, size
-from crawler.core.outcomes import UrlCounts, outcomes_text
+from crawler.core.outcomes import UrlCounts, outcomes_text, queue_text
 from crawler.engine.monitoring.event_log import RecentError
 from crawler.engine.monitoring.status import Status
 from crawler.obs.fetch_line import redact
@@ -136,12 +136,10 @@ def panel(status: Status, last_error: RecentError | None = None) -> Text:
          (f" · {rate(s.rates.pages_per_s)} now · {rate(mean)} mean", ""))  # fmt: skip
     line("attempts", (count(sum(run.outcomes.values())), "bold"), (f": {outcomes_text(run.outcomes) or 'none'}", ""))
     line("received", (f"{size(run.bytes)} · {size(s.rates.bytes_per_s)}/s now", ""))
-    due = s.urls["queued"] - s.held_back
-    queue = f"{count(due)} due · {count(s.urls['waiting'])} later · {count(len(s.in_flight))} in flight"
     line(
         "queue",
-        (queue, ""),
-        (f" · {count(s.held_back)} held back by a limit or a block" if s.held_back else "", "yellow"),
+        (queue_text(s.urls, s.held_back), "yellow" if s.held_back else ""),
+        (f" · {count(len(s.in_flight))} in flight", ""),
     )
     line("hosts", (hosts_text(s.hosts), ""))
     line(
@@ -158,7 +156,7 @@ def panel(status: Status, last_error: RecentError | None = None) -> Text:
 
 
 def _rest(urls: UrlCounts) -> str:
-    """What became of the URLs that were not fetched: "15 left, 2 refused by rules"."""
+    """What became of the URLs that were not fetched: "2 denied, 15 left"."""
     return UrlCounts(0, 0, urls.refused, urls.gave_up, urls.left, urls.taken_down).text() or "none left"
 
 

@@ -22,7 +22,7 @@ from crawler.core.formatting import (
     timestamp,
     unreadable_robots,
 )
-from crawler.core.outcomes import UrlCounts
+from crawler.core.outcomes import STATE_TEXTS, urls_text
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.log.query import Matcher, Query, host_names
 from crawler.inspection.log.rotated_log import RotatedLog, last_time, parse_moment, select, time_at
@@ -180,13 +180,11 @@ def _text(found: Mapping[str, Any]) -> list[str]:
         )
     if connections["closed"]:
         add("close reason", _counts_text(connections["closed"], pen))
-    if urls := found["urls"]:
-        add("URLs found", f"{count(urls['found'])}: {UrlCounts(**urls).text()}")
+    if (now := found["now"]) is not None:
+        add("URLs", f"{urls_text(now)}; {count(now['hosts'], 'host')}")
     for one in found["robots_unreadable"]:
         why = unreadable_robots(one["status"], one["error_type"])
         add("held", f"{count(one['hosts'], 'host')}: {why}, so no page is requested")
-    if found["now"]:
-        add("in the store", _counts_text(found["now"], pen))
     for section in ("errors", "connect_failures", "rests", "refusals"):
         _section(lines, pen, TITLES[section], [(name, count(number)) for name, number in found[section].items()])
     _section(
@@ -213,7 +211,7 @@ def _text(found: Mapping[str, Any]) -> list[str]:
         cut = "" if seeds["all_looked_through"] else " (there may be more: the search was cut short)"
         _section(
             lines, pen, f"{TITLES['seeds_not_reached']}{cut}",
-            [(one["url"], f"{one['state']}: {one['why']}") for one in seeds["seeds"]],
+            [(one["url"], f"{STATE_TEXTS.get(one['state'], one['state'])}: {one['why']}") for one in seeds["seeds"]],
         )  # fmt: skip
     if found["events"]:
         from crawler.cli.output import event_text

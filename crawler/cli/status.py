@@ -21,7 +21,7 @@ from crawler.core.formatting import (
     share,
     size,
 )
-from crawler.core.outcomes import outcomes_text
+from crawler.core.outcomes import outcomes_text, urls_text
 
 LABEL_WIDTH: Final = 13
 _IN_FLIGHT_SHOWN: Final = 5
@@ -93,7 +93,6 @@ def figures(status: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
     connections = status["connections"]
     buffers = [one for one in status["memory"] if one["unit"] == "bytes" and one["limit"]]
     held, limit = sum(one["held"] for one in buffers), sum(one["limit"] for one in buffers)
-    suspects = f", {count(urls['suspect'], 'suspect')}" if urls["suspect"] else ""
     return [
         ("pages", [(f"{count(counts['pages'])}, {rate(rates['pages_per_s'])}", "")]),
         ("attempts",
@@ -101,9 +100,7 @@ def figures(status: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
           (outcomes_text(counts["outcomes"]) or "none", "red" if counts["errors"] else "")]),
         ("responses",
          [(f"{count(counts['responses'])}, {rate(rates['responses_per_s'])}, {size(rates['bytes_per_s'])}/s", "")]),
-        ("queue",
-         [(f"{count(urls['queued'])} queued, {count(urls['waiting'])} waiting, {count(urls['done'])} done, "
-           f"{count(urls['denied'])} denied, {count(urls['gave_up'])} given up{suspects}", "")]),
+        ("URLs", [(urls_text(urls, status["held_back"]), "")]),
         ("hosts", [(hosts_text(hosts), "yellow" if hosts["backoff"] + hosts["held"] else "")]),
         ("connections",
          [(f"{count(connections['open'])} open, {count(connections['idle'])} idle; ", ""),

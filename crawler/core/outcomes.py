@@ -5,7 +5,7 @@ import random
 from collections.abc import Mapping
 from typing import Final, assert_never
 
-from crawler.core.enums import ErrorType, OutcomeLabel, TaskKind, UrlState
+from crawler.core.enums import ErrorType, LeftReason, OutcomeLabel, TaskKind, UrlState
 from crawler.core.formatting import count
 from crawler.core.models import Denied, Failed, Fetched, NotModified, Outcome, Redirected, dataclass
 
@@ -310,6 +310,36 @@ class OutageWatch:
 
 # -- URLs by outcome
 
+# Words for people, the same in every view; the glossary of docs/reference/commands.md explains them.
+STATE_TEXTS: Final[Mapping[str, str]] = {
+    UrlState.QUEUED: "queued",
+    UrlState.WAITING: "due later",
+    UrlState.SUSPECT: "set aside",
+    UrlState.DONE: "fetched",
+    UrlState.DENIED: "denied",
+    UrlState.GAVE_UP: "given up",
+    UrlState.FORGOTTEN: "taken down",
+}
+_LEFT_TEXTS: Final[Mapping[LeftReason, str]] = {
+    LeftReason.NOT_YET: "not requested yet",
+    LeftReason.RETRY: "due later",
+    LeftReason.BACKOFF: "backing off",
+    LeftReason.ROBOTS: "without a readable robots.txt",
+    LeftReason.BLOCKED: "blocked",
+    LeftReason.LIMIT: "held back by a limit",
+    LeftReason.TRAPS: "set aside",
+}
+
+
+def queue_text(by_state: Mapping[str, int], held_back: int = 0) -> str:
+    """The URLs that are left, by state: "39 queued (5 held back by a limit or a block), 2 due later, 1 set aside"."""
+    held = f" ({count(held_back)} held back by a limit or a block)" if held_back else ""
+    suspects = by_state.get(UrlState.SUSPECT, 0)
+    return (
+        f"{count(by_state.get(UrlState.QUEUED, 0))} queued{held}, {count(by_state.get(UrlState.WAITING, 0))} due later"
+        + (f", {count(suspects)} set aside" if suspects else "")
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class UrlCounts:
@@ -341,13 +371,20 @@ class UrlCounts:
         return cls(found, fetched, refused, gave_up, sum(left), taken_down)
 
     def text(self, left_by: Mapping[str, int] | None = None) -> str:
-        """The numbers as text for people, without zeros: "9 fetched, 2 left (2 retry)"."""
-        reasons = ", ".join(f"{count(urls)} {why}" for why, urls in (left_by or {}).items())
+        """The numbers as text for people, without zeros: "9 fetched, 2 left (2 due later)"."""
+        reasons = ", ".join(f"{count(urls)} {_LEFT_TEXTS[LeftReason(why)]}" for why, urls in (left_by or {}).items())
         named = {
             "fetched": self.fetched,
-            "refused by rules": self.refused,
+            "denied": self.refused,
             "given up": self.gave_up,
             f"left{f' ({reasons})' if reasons else ''}": self.left,
             "taken down": self.taken_down,
         }
         return ", ".join(f"{count(urls)} {name}" for name, urls in named.items() if urls)
+
+
+def urls_text(by_state: Mapping[str, int], held_back: int = 0) -> str:
+    """All URLs, by what became of them: "67 found: 16 fetched, 3 denied, 48 queued, 0 due later"."""
+    urls = UrlCounts.of(by_state)
+    ended = dataclasses.replace(urls, left=0).text()
+    return f"{count(urls.found)} found: {f'{ended}, ' if ended else ''}{queue_text(by_state, held_back)}"

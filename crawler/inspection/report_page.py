@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from crawler.core.enums import OutcomeLabel
 from crawler.core.formatting import average, count, date_time, duration, event_fields, share, size
+from crawler.core.outcomes import STATE_TEXTS, urls_text
 from crawler.inspection.log.totals import Bin, LogTotals
 from crawler.inspection.report import HOSTS_COUNTED, TITLES
 
@@ -99,7 +100,13 @@ def _tiles(found: Mapping[str, Any]) -> str:
         ("full TLS handshakes saved", count(connections["full_handshakes_saved"])),
         ("hosts", count(found["hosts"])),
     ]
-    return f"<div class=tiles>{''.join(f'<div class=tile><b>{b}</b>{escape(name)}</div>' for name, b in tiles)}</div>"
+    shown = "".join(f"<div class=tile><b>{b}</b>{escape(name)}</div>" for name, b in tiles)
+    return f"<div class=tiles>{shown}</div>{_urls(found)}"
+
+
+def _urls(found: Mapping[str, Any]) -> str:
+    """What became of the URLs over the life of the output directory."""
+    return "" if found["now"] is None else f"<p>URLs: {escape(urls_text(found['now']))}.</p>"
 
 
 def _milliseconds(value: float) -> str:
@@ -341,7 +348,7 @@ def _tables(found: Mapping[str, Any]) -> Iterable[str]:
     )
     seeds = found["seeds_not_reached"]
     if seeds is not None:
-        unreached = [(one["url"], one["state"], one["why"]) for one in seeds["seeds"]]
+        unreached = [(one["url"], STATE_TEXTS.get(one["state"], one["state"]), one["why"]) for one in seeds["seeds"]]
         yield _table(TITLES["seeds_not_reached"], ("URL", "state", "why"), unreached)
     events = [
         (str(line.get("ts", ""))[:19].replace("T", " "), line.get("event"), _fields(line)) for line in found["events"]

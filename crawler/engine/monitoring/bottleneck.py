@@ -212,7 +212,7 @@ def _later(c: Conditions) -> Iterator[str]:
     if c.waiting_s is not None:
         yield f"{count(c.waiting)} due later, the first in {duration(c.waiting_s)}"
     if c.suspects:
-        yield f"{count(c.suspects, 'suspect')} left in parts that look endless (`crawler hosts` lists them)"
+        yield f"{count(c.suspects, 'URL')} set aside in parts that look endless (`crawler hosts` lists them)"
     if c.revisit_s != NEVER:
         yield f"the next revisit in {duration(c.revisit_s)}"
 

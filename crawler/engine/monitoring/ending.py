@@ -93,9 +93,9 @@ def ending(
             if one.reason is LeftReason.NOT_YET:
                 raise Inconsistent(f"the crawl ended with {one}, and nothing holds them back")
     if totals.waiting:
-        left.append(Backlog(LeftReason.RETRY, "to be tried again later, after an error", totals.waiting))
+        left.append(Backlog(LeftReason.RETRY, "due later, after an error", totals.waiting))
     if totals.suspect:
-        left.append(Backlog(LeftReason.TRAPS, "in parts of a site that look endless", totals.suspect))
+        left.append(Backlog(LeftReason.TRAPS, "set aside in parts of a site that look endless", totals.suspect))
     left.sort(key=lambda one: -one.urls)
     return Ending(stopped_by, counted, tuple(left), tuple(suspects))
 

@@ -162,11 +162,13 @@ class Conclusion:
                 explanation.next_text = self._next_visit(due) or "nothing, unless `crawler requeue` queues it"
             case UrlState.WAITING:
                 explanation.verdict, explanation.next_at = "waiting", due
-                explanation.headline = f"not fetched yet: attempt {explanation.attempts} failed ({self._error()})"
+                explanation.headline = (
+                    f"not fetched yet: due later, attempt {explanation.attempts} failed ({self._error()})"
+                )
                 explanation.next_text = self._unless_denied(f"tried again {self._when(due)}" if due else "tried again")
             case UrlState.SUSPECT:
                 explanation.verdict = "suspect"
-                explanation.headline = "not fetched: it belongs to a part of its host that looks endless"
+                explanation.headline = "not fetched yet: set aside, it belongs to a part of its host that looks endless"
                 explanation.next_text = (
                     "fetched when its host has nothing else queued, unless suspects like it led to more such pages; "
                     f" `crawler release {self.case.origin.host}` has it fetched in any case"

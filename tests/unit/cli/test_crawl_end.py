@@ -12,7 +12,7 @@ from crawler.engine.monitoring.bottleneck import LIMIT, Backlog
 from crawler.engine.monitoring.ending import Ending
 
 LIMITED = Backlog(*LIMIT, 488, 1, "https://a.test")
-LATER = Backlog(LeftReason.RETRY, "to be tried again later, after an error", 2)
+LATER = Backlog(LeftReason.RETRY, "due later, after an error", 2)
 ROUND = {"number": 2, "visited": 1_200, "unchanged": 9, "changed": 0, "gone": 3, "failed": 0, "new": 1, "ended": True}
 
 
@@ -43,7 +43,7 @@ def test_the_limit_that_holds_is_named_once_with_its_value(
     assert both.splitlines() == [
         "crawler: 490 URLs are left",
         "crawler: 488 URLs of https://a.test held back by scope.max_urls = 9 or scope.max_urls_per_host = 5",
-        "crawler: 2 URLs to be tried again later, after an error",
+        "crawler: 2 URLs due later, after an error",
     ]
 
 

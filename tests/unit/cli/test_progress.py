@@ -61,11 +61,11 @@ def test_the_panel() -> None:
     """Every figure stands once, in words a person knows; secrets are taken out of the last URL."""
     assert drawn(panel(STATUS)) == [
         "● crawling  1 min 20 s, 1 h left if no more is found",
-        "  URLs         12,030 of 40,401 fetched · 14 refused by rules, 28,357 left",
+        "  URLs         12,030 of 40,401 fetched · 14 denied, 28,357 left",
         "  pages        12,000 (11,000 HTML, 1,000 other) · 148/s now · 150/s mean",
         "  attempts     12,361: 12,100 ok, 236 redirects, 9 HTTP errors, 2 errors, 14 de…",
         "  received     329.7 MiB · 0 B/s now",
-        "  queue        28,345 due · 12 later · 8 in flight",
+        "  queue        28,345 queued, 12 due later · 8 in flight",
         "  hosts        31, 12 with work, 2 in backoff",
         "  connections  8 open of 35 · 354 requests each · 35 TLS, 19 resumed",
         "  links        1,234,567 found · 40,200 new",
@@ -170,8 +170,8 @@ def test_updating_costs_less_than_one_percent() -> None:
 def test_the_summary() -> None:
     """The contracted names with human units, and why it ended in words."""
     assert drawn(summary_table(SUMMARY)) == [
-        "URLs            12,030  12,000 fetched, 14 refused by rules, 16 left (12 retry,",
-        "                        4 backoff)",
+        "URLs            12,030  12,000 fetched, 14 denied, 16 left (12 due later, 4",
+        "                        backing off)",
         "pages           12,000  11,000 HTML, 1,000 other; 144/s in 1 min 23 s",
         "attempts        12,361  12,138 ok, 200 redirects, 7 HTTP errors, 2 errors, 14",
         "                        denied",

@@ -77,7 +77,7 @@ def asking(requests: int, in_flight: int | None = None) -> dict[str, Any]:
          "nothing to do: 12 due later, the first in 1 min 30 s"),
         (RESTING | {"is_lingering": True}, "lingering", "politeness", None),
         (NOTHING | {"backlog": [BACKOFF], "suspects": 2, "revisit_s": 7_200.0}, "idle", "empty",
-         "nothing to do: 4 URLs of h.test backing off after reset; 2 suspects left in parts that look endless "
+         "nothing to do: 4 URLs of h.test backing off after reset; 2 URLs set aside in parts that look endless "
          "(`crawler hosts` lists them); the next revisit in 2 h"),
         # the last URLs, of which each may lead to more (suspects that are tried one by one): not idle
         (LAST | asking(1), "crawling", "network", "the network: 1 request in flight, the oldest for 400 ms"),

@@ -134,7 +134,7 @@ def step(explanation: Explanation, name: str) -> tuple[str, str]:
         ("queued", "queued", "not fetched yet: queued", "first in the queue of its host"),
         ("behind", "queued", "not fetched yet: queued",
          "after 1 URL of its host, one every 2 s: in 2 s at the earliest"),
-        ("waiting", "waiting", "not fetched yet: attempt 1 failed (first_byte_timeout: 30 s)",
+        ("waiting", "waiting", "not fetched yet: due later, attempt 1 failed (first_byte_timeout: 30 s)",
          "tried again in 4 min 59 s"),
         ("gave-up", "gave_up", "not fetched: given up after 5 attempts: first_byte_timeout: 30 s",
          "nothing, unless `crawler requeue` queues it"),
@@ -487,7 +487,7 @@ async def test_a_suspect_is_shown_with_its_template(tmp_path: Path) -> None:
     rules = Rules(seed_hosts=("e.org",))
     explanation = explain(path, url, rules)
     assert (explanation.verdict, explanation.state, explanation.deny_reason) == ("suspect", "suspect", None)
-    assert explanation.headline == "not fetched: it belongs to a part of its host that looks endless"
+    assert explanation.headline == "not fetched yet: set aside, it belongs to a part of its host that looks endless"
     assert "`crawler release e.org`" in explanation.next_text
     words = (
         '"/calendar/{date}" looks endless since 09:00:00Z: its pages are alike; '
