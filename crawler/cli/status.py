@@ -26,6 +26,7 @@ from crawler.core.outcomes import outcomes_text, urls_text
 LABEL_WIDTH: Final = 13
 _IN_FLIGHT_SHOWN: Final = 5
 _WARNINGS_SHOWN: Final = 5
+_LEVELS: Final[Mapping[str, str]] = {"bad": "problem", "warn": "look"}
 
 
 @click.command(name="status")
@@ -51,26 +52,33 @@ def lines(status: Mapping[str, Any]) -> list[str]:
         f"  {'output':<{LABEL_WIDTH}}{status['output']}",
         *_page_lines(status),
     ]
+    shown += [f"  {label:<{LABEL_WIDTH}}{text}" for label, text, _ in attention_lines(status)]
     shown += [f"  {label:<{LABEL_WIDTH}}{''.join(text for text, _ in pieces)}" for label, pieces in figures(status)]
     shown.append(f"  {'in flight':<{LABEL_WIDTH}}{count(len(flights))}")
     shown += [
         f"    {duration(one['age_s']):>12}  {one['stage']:<10}  {printable(one['url'])}"
         for one in flights[:_IN_FLIGHT_SHOWN]
     ]
-    full = [one for one in status["memory"] if one["limit"] and one["held"] > 0.8 * one["limit"]]
-    shown += [
-        f"  {'nearly full':<{LABEL_WIDTH}}{one['name']}: {_amount(one, 'held')} of {_amount(one, 'limit')}"
-        for one in full
-        if one["name"] != "recent URL keys"  # full from the start
-    ]
     if status["scheduled_at"] is not None:
         shown.append(f"  {'schedule':<{LABEL_WIDTH}}visits anew at {date_time(status['scheduled_at'])}")
-    if status["log_dropped"]:
-        shown.append(f"  {'log':<{LABEL_WIDTH}}{count(status['log_dropped'], 'line')} lost")
     if warnings := status["warnings"][-_WARNINGS_SHOWN:]:
         shown.append("  last warnings")
         shown += [f"    {date_time(str(one['ts']))}  {printable(warning_text(one))}" for one in warnings]
     return shown
+
+
+def attention_lines(status: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """What needs attention, as the status page has it: a label, the text and a style for each line."""
+    if not (found := status["attention"]):
+        return [("attention", "nothing: the crawl does what it should", "")]
+    return [
+        (
+            "attention" if number == 0 else "",
+            f"{_LEVELS[one['level']]}: {printable(one['text'])}{'; ' if one['advice'] else ''}{one['advice']}",
+            "red" if one["level"] == "bad" else "yellow",
+        )
+        for number, one in enumerate(found)
+    ]
 
 
 def _page_lines(status: Mapping[str, Any]) -> list[str]:
@@ -118,10 +126,6 @@ def hosts_text(hosts: Mapping[str, int]) -> str:
     labels = {"with_work": "with work", "backoff": "in backoff", "held": "held", "blocked": "blocked"}
     shown = [f"{count(hosts[word])} {text}" for word, text in labels.items() if hosts[word] or word == "with_work"]
     return ", ".join([count(hosts["total"]), *shown])
-
-
-def _amount(bounded: Mapping[str, Any], which: str) -> str:
-    return size(bounded[which]) if bounded["unit"] == "bytes" else count(bounded[which])
 
 
 def warning_text(warning: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.crawl_options import connect_to_daemon, crawl_options, find_crawl
 from crawler.cli.default_crawl import default_crawl
 from crawler.cli.output import is_terminal, write_lines
-from crawler.cli.status import LABEL_WIDTH, figures, warning_text
+from crawler.cli.status import LABEL_WIDTH, attention_lines, figures, warning_text
 from crawler.cli.status import lines as status_lines
 from crawler.core.enums import Exit
 from crawler.core.formatting import count, date_time, duration, printable, rate
@@ -36,6 +36,9 @@ from crawler.inspection.log.url_history import present_state
 HOSTS_EVERY_S: Final = 5.0
 HOSTS_AT_MOST: Final = 20_000  # a store with more hosts is not read every few seconds
 _REMEMBERED: Final = 120
+_ATTENTION_SHOWN: Final = 3
+_HIGH: Final = 30  # lines of a screen with room for three warnings
+_ATTENTION_FROM: Final = 22  # lines of a screen; the head without it, a request in flight and a host come first
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
 _STATE_STYLES: Final = {
     "crawling": "green",
@@ -190,12 +193,12 @@ def frame(
     """The lines of a screen: the head, then requests in flight, hosts and warnings in the room that is left."""
     if status is None:
         return [[("● ", "red"), (problem, "bold red")]]
-    lines = _head(status, history, width)
+    lines = _head(status, history, width, attention=max(0, min(_ATTENTION_SHOWN, height - _ATTENTION_FROM)))
     if problem:
         lines[0] = [("● ", "red"), (printable(problem), "bold red"), ("; trying again. The last status:", "red")]
     left = height - len(lines) - 1
     flights, warnings = status["in_flight"], status["warnings"]
-    warned = min(len(warnings), 3)
+    warned = min(len(warnings), 3 if height >= _HIGH else 1)
     for_hosts = min(len(hosts), max(0, (left - warned - 4) // 2))
     for_flights = max(0, left - for_hosts - warned - (2 if for_hosts else 0) - (2 if warned else 0) - 2)
     lines += _flights(flights, for_flights)
@@ -210,12 +213,13 @@ def frame(
     return lines[:height]
 
 
-def _head(status: Status, history: Sequence[float], width: int) -> list[Line]:
+def _head(status: Status, history: Sequence[float], width: int, *, attention: int) -> list[Line]:
     colour = _STATE_STYLES.get(status["state"], "yellow")
     recent = sparkline(list(history)[-max(10, width - 40) :])
     labelled = [
         ("bottleneck", [(printable(status["sentence"]), "bold")]),
         ("recently", [(rate(status["rates"]["responses_per_s"]), "bold"), ("  ", ""), (recent, "cyan")]),
+        *((label, [(text, style)]) for label, text, style in attention_lines(status)[:attention]),
         *figures(status),
     ]
     return [

@@ -27,6 +27,7 @@ STATUS: dict[str, Any] = {
     ],
     "memory": [{"name": "bodies", "unit": "bytes", "held": 1, "limit": 1_024}],
     "rss_bytes": 1,
+    "attention": [{"level": "warn", "text": "1 host is backing off", "advice": "it goes on by itself", "show": ""}] * 4,
     "warnings": [{"ts": "2026-11-25T09:00:00.000Z", "event": "loop_lag", "lag_ms": 300, "level": "warning"}] * 5,
 }  # fmt: skip
 HOST = HostView("slow.edu", "https://slow.edu", "backoff", 1_480.0, 1_203, 9, 778, 136, 5, 900.0, "429 Retry-After 480")
@@ -43,6 +44,7 @@ def test_a_screen_shows_the_bottleneck_and_requests_in_flight() -> None:
     for words in (
         "news is crawling  up 1 h", "politeness: 3 hosts with work", "8,123", "12.4 requests each",
         "13 HTTP errors, 1 error, 1 denied", "1 in backoff",
+        "  attention    look: 1 host is backing off; it goes on by itself",
         "5,408 found: 3,008 fetched, 4 given up, 2,395 queued, 1 due later",
         "30 s  first_byte       #0.5", "backoff 8 min", "429 Retry-After 480", "09:00:00Z  loop_lag lag_ms=300",
     ):  # fmt: skip
@@ -57,6 +59,7 @@ def test_whatever_the_height_it_fits(height: int) -> None:
     assert len(lines) <= height
     assert "news is crawling" in lines[0]
     if height >= 24:
+        assert any("look: 1 host is backing off" in line for line in lines)
         assert any("slow.edu" in line for line in lines)
         assert any("first_byte" in line for line in lines)
 

@@ -87,7 +87,15 @@ def test_all_views_of_one_instant_agree() -> None:
         console = Console(file=io.StringIO(), width=200, color_system=None)
         console.print(panel(status))
         shown = console.file.getvalue()  # type: ignore[attr-defined]
-        about = {"crawl": "c", "pid": 1, "output": "/o", "memory": [], "log_dropped": 0, "warnings": []}
+        about = {
+            "crawl": "c",
+            "pid": 1,
+            "output": "/o",
+            "memory": [],
+            "log_dropped": 0,
+            "warnings": [],
+            "attention": [],
+        }
         screen = "\n".join(lines(told | about))
 
         assert (told["state"], told["bottleneck"]) == ("crawling", progress["bottleneck"])
@@ -102,6 +110,7 @@ def test_all_views_of_one_instant_agree() -> None:
         queue = f"{queued:,} queued (5 held back by a limit or a block), 0 due later"
         assert f"{queue} · 1 in flight" in shown
         assert f"fetched, {queue}" in screen
+        assert "  attention    nothing: the crawl does what it should" in screen
         assert f"{queued:,} queued" in status.as_line()
 
         in_flight = len(told["in_flight"])
