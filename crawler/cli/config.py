@@ -47,7 +47,7 @@ _KEYS: Final = {
     "scope.exclude": 'URLs to leave out, as in ["/search/**", "**.zip"].',
     "scope.max_depth": "Links from a seed.",
     "scope.max_urls": "URLs, over the life of the directory.",
-    "politeness.delay": "Time between two requests to one site.",
+    "politeness.delay": "Time between two requests to one site; longer while it responds slowly (adaptive).",
     "fetch.hours": 'When requests may leave, as in ["22:00-06:00"]; empty: always.',
     "recrawl.max_interval": "`crawler run` visits every page again after this time at the latest.",
 }

@@ -202,7 +202,10 @@ class PolitenessSection(Section):
     robots: Annotated[Literal["obey", "ignore"], t.KeyKind.TEXT] = _key(
         _POLITENESS.robots, '"obey" or "ignore" robots.txt.'
     )
-    adaptive: t.Flag = _key(_POLITENESS.adaptive, "Use a longer delay while a host responds slowly or with errors.")
+    adaptive: t.Flag = _key(
+        _POLITENESS.adaptive,
+        "Use a longer delay while a host responds slowly: five times the duration of its last response, up to 30 s.",
+    )
 
 
 class FetchSection(Section):

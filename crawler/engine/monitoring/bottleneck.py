@@ -108,8 +108,10 @@ class Conditions:
     if it can. `opens_at` is the time at which fetch.hours open (UTC), None while they are open. `requests` counts the
     requests whose response is not complete; the oldest was sent `oldest_s` ago. `hosts_with_work` counts hosts with
     URLs that neither a limit nor a block holds back; `hosts_delayed` counts those of them that have a delay and do not
-    back off. `next_s` is the time until one of them may be requested: 0 if it only waits for its delay, infinity if
-    none has work. `is_quiet`: nothing is in flight, being stored or being read from the store.
+    back off. Of these, `hosts_adaptive` have a longer delay since they respond slowly, at most `adaptive_s`, and
+    `hosts_crawl_delay` by Crawl-delay, at most `crawl_delay_s`. `next_s` is the time until one of them may be
+    requested: 0 if it only waits for its delay, infinity if none has work. `is_quiet`: nothing is in flight, being
+    stored or being read from the store.
     """
 
     is_draining: bool = False
@@ -129,6 +131,10 @@ class Conditions:
     oldest_s: float = 0.0
     hosts_with_work: int = 0
     hosts_delayed: int = 0
+    hosts_adaptive: int = 0
+    adaptive_s: float = 0.0
+    hosts_crawl_delay: int = 0
+    crawl_delay_s: float = 0.0
     next_s: float = NEVER
     backlog: Sequence[Backlog] = ()
     waiting: int = 0
@@ -197,13 +203,29 @@ def _limit(c: Conditions) -> tuple[Bottleneck, str]:
         return Bottleneck.DISK, "the disk: what was fetched last is being stored"
     hosts = f"{count(c.hosts_with_work, 'host')} with work"
     if c.next_s <= 0:
-        return Bottleneck.POLITENESS, f"politeness: {hosts}, limited by politeness.delay"
+        return Bottleneck.POLITENESS, f"politeness: {hosts}, limited by {_delays(c)}"
     next_one = f"the next request in {duration(c.next_s)}"
     blocked = sum(one.urls for one in c.backlog if one.reason is LeftReason.BLOCKED)
     if 2 * blocked > sum(one.urls for one in c.backlog):
         return Bottleneck.OPERATOR, f"{'; '.join(described(c.backlog))}; {next_one}"
     why = "; ".join(described([one for one in c.backlog if one.reason is not LeftReason.BLOCKED]))
     return Bottleneck.POLITENESS, f"politeness: {hosts}, all backing off; {next_one}{f': {why}' if why else ''}"
+
+
+def _delays(c: Conditions) -> str:
+    """What sets the delays of the hosts with work."""
+    set_by = []
+    if c.hosts_adaptive + c.hosts_crawl_delay < max(1, c.hosts_delayed):
+        set_by.append("politeness.delay")
+    for hosts, key, delay_s, why in (
+        (c.hosts_crawl_delay, "the Crawl-delay of robots.txt", c.crawl_delay_s, ""),
+        (c.hosts_adaptive, "politeness.adaptive", c.adaptive_s, ": slow responses make the delay longer"),
+    ):
+        if hosts:
+            of = "" if hosts == c.hosts_delayed else f" of {count(hosts, 'host')}"
+            at_most = "up to " if hosts > 1 else ""
+            set_by.append(f"{key}{of} ({at_most}{duration(delay_s)}{why})")
+    return " and ".join(set_by)
 
 
 def _later(c: Conditions) -> Iterator[str]:

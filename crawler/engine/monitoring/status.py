@@ -169,6 +169,8 @@ class _HostFigures:
     queued: int
     held_back: Mapping[LeftReason, int]  # by a limit, or a block
     delayed: int  # with work, a delay and no back-off
+    adaptive: Sequence[float]  # the delays of those of them that respond slowly
+    crawl_delays: Sequence[float]  # the delays of those of them that have a longer one by Crawl-delay
     held: int  # queued URLs whose robots.txt cannot be read
     slowest_s: float  # until the last queue of a politeness key is empty, by back-off and delay
     backlog: list[Backlog]
@@ -276,6 +278,10 @@ class Monitor:
             oldest_s=max(ages_s, default=0.0),
             hosts_with_work=hosts.by_state["with_work"],
             hosts_delayed=hosts.delayed,
+            hosts_adaptive=len(hosts.adaptive),
+            adaptive_s=max(hosts.adaptive, default=0.0),
+            hosts_crawl_delay=len(hosts.crawl_delays),
+            crawl_delay_s=max(hosts.crawl_delays, default=0.0),
             next_s=max(0.0, hosts.next_mono - now),
             backlog=hosts.backlog,
             waiting=self._totals.waiting,
@@ -302,6 +308,7 @@ class Monitor:
             queued = delayed = held = 0
             held_back = {LeftReason.BLOCKED: 0, LeftReason.LIMIT: 0}
             done_s: dict[PolitenessKey, float] = {}
+            adaptive, crawl_delays, usual_s = [], [], self._host_table.configured_delay_s
             for host in hosts:
                 state = state_of(host, now)
                 by_state[state] += 1
@@ -315,11 +322,25 @@ class Monitor:
                     else:
                         backoff_s = max(0.0, host.key.politeness.open_mono - now, host.politeness.open_mono - now)
                         done_s[host.key] = max(done_s.get(host.key, 0.0), backoff_s) + host.backlog * host.key.delay_s
-                    delayed += host.key.delay_s > 0 and state in (HostState.NEW, HostState.READY)
+                    if host.key.delay_s > 0 and state in (HostState.NEW, HostState.READY):
+                        delayed += 1
+                        if host.key.adaptive_s > host.key.delay_s:
+                            adaptive.append(host.key.adaptive_s)
+                        elif host.key.delay_s > usual_s:
+                            crawl_delays.append(host.key.delay_s)
             next_mono = now + self._scheduler.next_request_s()
             slowest_s = max(done_s.values(), default=0.0)
             self._hosts = _HostFigures(
-                by_state, queued, held_back, delayed, held, slowest_s, backlog_of(hosts, now), next_mono
+                by_state,
+                queued,
+                held_back,
+                delayed,
+                adaptive,
+                crawl_delays,
+                held,
+                slowest_s,
+                backlog_of(hosts, now),
+                next_mono,
             )
             self._hosts_again_mono = now + _HOSTS_COST * (self._clock.mono() - now)
         return self._hosts

@@ -178,6 +178,11 @@ class HostTable:
         elif was_held:
             self._log_state(host, HostState.HELD, HostState.READY, "robots.txt read")
 
+    @property
+    def configured_delay_s(self) -> float:
+        """The delay of a host without Crawl-delay that responds fast."""
+        return host_delay(self._politeness, None)
+
     def reconfigure(self, politeness: PolitenessOptions) -> None:
         """Apply new options, except `politeness.key`. A delay that has begun may become longer, but not shorter."""
         self._politeness = replace(politeness, key=self._politeness.key)

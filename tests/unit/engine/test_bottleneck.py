@@ -20,6 +20,7 @@ POLITE: dict[str, Any] = {"next_s": 0.0, "hosts_with_work": 3, "hosts_delayed": 
 AT_ONCE: dict[str, Any] = POLITE | {"hosts_delayed": 0}
 NOTHING: dict[str, Any] = {"next_s": math.inf, "is_quiet": True}
 LAST: dict[str, Any] = {"next_s": math.inf, "in_flight": 1}
+ONE_ADAPTIVE: dict[str, Any] = {"hosts_with_work": 1, "hosts_delayed": 1, "hosts_adaptive": 1, "adaptive_s": 1.1}
 BACKOFF = Backlog(LeftReason.BACKOFF, "backing off after reset", 4, 1, "h.test")
 BLOCKED = Backlog(LeftReason.BLOCKED, "blocked", 5, 1, "b.test")
 RESTING: dict[str, Any] = {"next_s": 60.0, "hosts_with_work": 1, "backlog": [BACKOFF]}
@@ -89,6 +90,15 @@ def asking(requests: int, in_flight: int | None = None) -> dict[str, Any]:
         (POLITE | {"hosts_delayed": 200, "workers": 256} | asking(120), "crawling", "network", None),
         (POLITE | {"hosts_delayed": 200, "workers": 80} | asking(80), "crawling", "network", None),
         (AT_ONCE | asking(1), "crawling", "network", None),
+        # the key that sets the delay, or what else does
+        (POLITE | ONE_ADAPTIVE, "crawling", "politeness",
+         "politeness: 1 host with work, limited by politeness.adaptive (1.1 s: slow responses make the delay longer)"),
+        (POLITE | ONE_ADAPTIVE | {"hosts_with_work": 4, "hosts_delayed": 4}, "crawling", "politeness",
+         "politeness: 4 hosts with work, limited by politeness.delay and politeness.adaptive of 1 host (1.1 s: slow "
+         "responses make the delay longer)"),
+        (POLITE | {"hosts_with_work": 2, "hosts_delayed": 2, "hosts_crawl_delay": 2, "crawl_delay_s": 10.0},
+         "crawling", "politeness",
+         "politeness: 2 hosts with work, limited by the Crawl-delay of robots.txt (up to 10 s)"),
         # a limit before what it causes
         (POLITE | BUSY | {"is_limited_by_bandwidth": True}, "crawling", "bandwidth", None),
         (POLITE | BUSY | asking(9), "crawling", "cpu", None),

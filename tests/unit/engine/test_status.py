@@ -15,14 +15,14 @@ from crawler.cli.progress import panel
 from crawler.cli.status import lines
 from crawler.core.enums import CrawlState, StoppedBy, TaskKind
 from crawler.core.models import FetchResult, Origin, Task
-from crawler.core.options import ScopeOptions
+from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
 from crawler.engine.monitoring.rates import POINT_S, SAMPLE_S, RateMeter
 from crawler.engine.monitoring.status import Monitor, Status
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Batch, BlockedHost, Receipt
 from crawler.obs.events import Event
-from tests.support.engine import AT_ONCE, Harness
+from tests.support.engine import AT_ONCE, POLITE, Harness
 from tests.support.log_lines import COMMON, problems
 from tests.support.quick_frontier import QuickFrontier
 from tests.support.scripted_web import NO_CONNECTIONS, page, response
@@ -33,9 +33,10 @@ DAEMON = EngineOptions(workers=8, linger_s=None, min_free=0, drain_s=5.0)
 ROOT = "https://a.test/"
 
 
-def site(pages: int, *seeds: str) -> Harness:
+def site(pages: int, *seeds: str, politeness: PolitenessOptions = POLITE) -> Harness:
     """A page that links to so many others of its host, in a crawl that does not end by itself."""
-    engine = Harness(ROOT, *seeds, engine=DAEMON, web={ROOT: response(200, page(*(f"/{n}" for n in range(pages))))})
+    web = {ROOT: response(200, page(*(f"/{n}" for n in range(pages))))}
+    engine = Harness(ROOT, *seeds, engine=DAEMON, web=web, politeness=politeness)
     engine.web.other = lambda origin, task: response(404 if task.kind is TaskKind.ROBOTS else 200, page())
     return engine
 
@@ -70,6 +71,23 @@ def metrics_of(status: Status) -> dict[str, float]:
     )  # fmt: skip
     samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in samples}
+
+
+def test_the_key_that_makes_the_delay_is_named() -> None:
+    """politeness.adaptive while a host responds slowly, not politeness.delay, which is shorter."""
+
+    async def main() -> None:
+        engine = site(20, politeness=PolitenessOptions(delay_s=1.0))
+        engine.web.other = lambda origin, task: (
+            response(404) if task.kind is TaskKind.ROBOTS else response(200, page(), took_s=0.4)
+        )
+        sentences = {status.sentence for status in await watched(engine, engine.monitor, *range(10, 20))}
+        assert (
+            "politeness: 1 host with work, limited by politeness.adaptive (2 s: slow responses make the delay longer)"
+            in sentences
+        )
+
+    run(main())
 
 
 def test_all_views_of_one_instant_agree() -> None:
