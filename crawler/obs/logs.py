@@ -209,7 +209,7 @@ class _Console:
 
     def show(self, event: EventDict) -> None:
         shown = {key: _on_console(value) for key, value in event.items() if key not in ("crawl", "run_id")}
-        shown["ts"] = event["ts"][11:19]
+        shown["ts"] = f"{event['ts'][11:19]}Z"
         try:
             sys.stderr.write(str(self._render(None, "", shown)) + "\n")
             sys.stderr.flush()

@@ -153,8 +153,8 @@ def test_the_console_shows_lifecycle_and_warnings(
     logs.event(Event.DISK_LOW, path="/x", free_bytes=1, min_free_bytes=2)
     logs.close()
     assert capsys.readouterr().err.splitlines() == [
-        "09:00:00 [info] ready queued=2",
-        "09:00:00 [warning] disk_low path=/x free_bytes=1 min_free_bytes=2",
+        "09:00:00Z [info] ready queued=2",
+        "09:00:00Z [warning] disk_low path=/x free_bytes=1 min_free_bytes=2",
     ]
 
 
