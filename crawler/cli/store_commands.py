@@ -310,12 +310,21 @@ def backup(file: Path, config: Path | None, overrides: tuple[str, ...], output: 
 @click.option("--state", type=click.Choice([str(state) for state in UrlState if state is not UrlState.FORGOTTEN]),
               help="Only URLs in this state.")  # fmt: skip
 @crawl_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per row: --format jsonl.")
 def export(
-    what: str, form: str, state: str | None, config: Path | None, overrides: tuple[str, ...], output: Path | None
+    what: str,
+    form: str,
+    state: str | None,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    as_json: bool,
 ) -> int:
     """Write every URL or host of a crawl to standard output; times are UTC epoch seconds."""
     if what == "hosts" and state is not None:
         raise click.UsageError("--state selects URLs; hosts are exported without it")
+    if as_json and form != "jsonl":
+        raise click.UsageError(f"--json and --format {form} exclude each other")
     paths = find_crawl(config, overrides, output).paths
     with StoreBackup(paths.frontier, is_live=paths.pid() is not None) as store:
         fields = URL_FIELDS if what == "urls" else HOST_FIELDS

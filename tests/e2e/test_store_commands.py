@@ -177,6 +177,11 @@ def test_urls_and_hosts_are_exported(crawl: Crawl) -> None:
     assert {row["via"] for row in urls} - {None} <= set(done)
     hosts = rows(crawl, "hosts")
     assert sum(row["fetched"] for row in hosts) == len(done)
+    assert (
+        run("export", "urls", "--json", "--output", crawl.output).stdout
+        == run("export", "urls", "--output", crawl.output).stdout
+    )
+    assert run("export", "urls", "--json", "--format", "csv", "--output", crawl.output).code == 2
     table = run("export", "urls", "--format", "csv", "--state", "done", "--output", crawl.output)
     read = list(csv.DictReader(io.StringIO(table.stdout)))
     assert [row["url"] for row in read] == [row["url"] for row in urls if row["state"] == "done"]
