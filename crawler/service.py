@@ -92,7 +92,8 @@ class Service:
         self._commands = Commands(engine, reloads=self.reloader, status=self.status, stop=daemon.terminate).table()
         self._web: WebServes | None = None
         self._link: Path | None = None
-        self.on_hangup = None if read_again is None else self.reloader.on_hangup
+        # (A crawl in the foreground ends when its terminal is closed.)
+        self.on_hangup = None if read_again is None or mode == "crawl" else self.reloader.on_hangup
         self.control = ControlServer(settings.control_socket, self._commands, on_command=self._on_command)
 
     async def open(self) -> None:
@@ -283,7 +284,11 @@ class Reloader:
 
     async def _read(self, dry_run: bool) -> Settings:
         if self._read_again is None:
-            raise CommandRefused("the crawl was started without a configuration file", Exit.CONFIGURATION)
+            raise CommandRefused(
+                "the crawl was started without a configuration file: stop it, and give its command again with other "
+                "options",
+                Exit.CONFIGURATION,
+            )
         try:
             return (await asyncio.to_thread(self._read_again)).settings
         except ConfigurationError as error:

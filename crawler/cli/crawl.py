@@ -21,20 +21,19 @@ from crawler.cli.crawl_options import (
     refuse_file_names,
     shorthand_options,
     shorthand_overrides,
-    with_shorthand_names,
 )
 from crawler.cli.default_crawl import no_seeds, require_configuration
 from crawler.cli.output import not_written, say, write_data
 from crawler.core.enums import Exit, LeftReason, StoppedBy
 from crawler.core.formatting import count, counts, date_time, duration, local_time
 from crawler.core.outcomes import UrlCounts
-from crawler.settings.configuration_errors import ConfigurationError
 from crawler.settings.schema import plain_toml
 
 if TYPE_CHECKING:
     from crawler.app import Result
     from crawler.engine.monitoring.ending import Ending
     from crawler.frontier.base import Totals
+    from crawler.settings.loading import Loaded
     from crawler.settings.settings import Settings
 
 _TEMPLATES_SHOWN: Final = 10  # of suspects
@@ -70,6 +69,7 @@ def crawl_command(
     """
     from crawler.app import View, run, with_seeds
     from crawler.output_directory import other_files
+    from crawler.settings.loading import load
 
     refuse_file_names(urls, "-o crawl.seed_files={} takes the seeds in it")
     made = shorthand_overrides(shorthands, overrides)
@@ -82,10 +82,7 @@ def crawl_command(
         given.append(f"output.directory={plain_toml(str(output))}")
     if urls:
         given.append("crawl.seed_files=[]")
-    try:
-        settings = load_settings(config, tuple(given), "crawl").settings
-    except ConfigurationError as error:
-        raise with_shorthand_names(error, made) from None
+    settings = load_settings(config, tuple(given), "crawl", shorthands=made).settings
     if urls:
         settings = with_seeds(settings, list(urls))
     if not settings.seeds:
@@ -97,6 +94,12 @@ def crawl_command(
             f"{settings.output_directory} holds other files ({named}) and no crawl: take a directory of its own, "
             f"e.g. --output {shlex.quote(str(settings.output_directory / 'crawl'))}"
         )
+
+    def read_again() -> "Loaded":
+        loaded = load(config, given, os.environ, "crawl")
+        found = with_seeds(loaded.settings, list(urls)) if urls else loaded.settings
+        return replace(loaded, settings=found.with_default_output())
+
     is_terminal = sys.stderr.isatty()
     if is_terminal and settings.log.stderr == "auto":
         from crawler.cli.progress import Progress
@@ -112,6 +115,7 @@ def crawl_command(
                 mode="crawl",
                 view=View(progress.update, output=progress, on_start=on_start, tell=progress.say),
                 configuration=str(config) if config else None,
+                read_again=read_again if config else None,
                 again=again,
             )
     else:
@@ -120,6 +124,7 @@ def crawl_command(
             mode="crawl",
             view=View(tell=say),
             configuration=str(config) if config else None,
+            read_again=read_again if config else None,
             again=again,
         )
     if as_json:

@@ -115,18 +115,27 @@ def shorthand_overrides(given: Mapping[str, Any], overrides: Sequence[str]) -> l
     return found
 
 
-def with_shorthand_names(error: ConfigurationError, shorthands: Sequence[str]) -> ConfigurationError:
-    """The error with the option that was given in the place of the override that was made of it."""
+def _shorthand_names(shorthands: Sequence[str]) -> dict[str, str]:
+    """The option that was given, by the override that was made of it."""
     keys = {**_SHORTHANDS, "max-duration": "crawl.max_duration"}
-    names = {f"-o {one}": f"--{name}" for one in shorthands for name, key in keys.items() if one.startswith(f"{key}=")}
-    return ConfigurationError([replace(one, file=names.get(one.file, one.file)) for one in error.problems])
+    return {f"-o {one}": f"--{name}" for one in shorthands for name, key in keys.items() if one.startswith(f"{key}=")}
 
 
-def load_settings(config: Path | None, overrides: tuple[str, ...], mode: Mode) -> Loaded:
-    """Read the configuration; print warnings on stderr. Raises ConfigurationError."""
-    loaded = load(config, overrides, os.environ, mode)
+def load_settings(
+    config: Path | None, overrides: tuple[str, ...], mode: Mode, *, shorthands: Sequence[str] = ()
+) -> Loaded:
+    """Read the configuration; print warnings on stderr. `shorthands`: the overrides that were made of other options,
+    which a message names. Raises ConfigurationError.
+    """
+    names = _shorthand_names(shorthands)
+    try:
+        loaded = load(config, overrides, os.environ, mode)
+    except ConfigurationError as error:
+        problems = [replace(one, file=names.get(one.file, one.file)) for one in error.problems]
+        raise ConfigurationError(problems) from None
     for warning in loaded.warnings:
-        say(f"warning: {warning}")
+        override = next((one for one in names if warning.startswith(f"{one}:")), "")
+        say(f"warning: {names.get(override, '')}{warning.removeprefix(override)}")
     return loaded
 
 

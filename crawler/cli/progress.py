@@ -88,7 +88,14 @@ def _sentence(event: Mapping[str, Any]) -> str:
         case "recovered" if not event["clean"]:
             return "The last run was not ended cleanly: what it had not stored is fetched again."
         case "control":
-            return f"`crawler {event['command']}` was called from outside."
+            arguments = event.get("arguments", "")
+            return f"`crawler {event['command']}` was received{f' ({arguments})' if arguments else ''}."
+        case "reload_ok":
+            changed = ", ".join(event["changed"]) or "nothing"
+            restart = f"; {', '.join(event['needs_restart'])}: from the next start" if event["needs_restart"] else ""
+            return f"The configuration was read again; changed: {changed}{restart}."
+        case "reload_failed":
+            return f"The configuration was not changed: {event['message']}"
         case "hours":
             until = f" until {event['until'][:16].replace('T', ' ')} UTC" if "until" in event else ""
             return f"fetch.hours are {'open' if event['open'] else 'closed'}{until}."

@@ -132,6 +132,20 @@ def test_a_reload_comes_into_force_whole_or_not_at_all(server: Nginx, tmp_path: 
     assert (second["old"], second["new"]) == (first["new"], first["old"])
 
 
+def test_a_crawl_that_was_started_with_a_file_reads_it_again(server: Nginx, tmp_path: Path) -> None:
+    """So it can be slowed down while it runs. What was given beside the file stays: the URL and the options."""
+    crawl = configured(server, tmp_path, WWW, politeness={"delay": "50ms", "adaptive": False})
+    url = server.url(WWW)
+    with running("crawl", url, "-c", crawl.config, "--exclude", "/gz/**") as process:
+        assert wait_for_requests(server, process, 5)
+        assert tell(crawl, "reload").stdout == "nothing changed\n"
+        configured(server, tmp_path, WWW, politeness={"delay": "60s", "adaptive": False})
+        assert tell(crawl, "reload").stdout == 'changed: politeness.delay = "1m"   (was "50ms")\n'
+        process.send_signal(signal.SIGHUP)  # as when its terminal is closed: it ends
+        assert ended(process, timeout=30).code == 75
+    assert [line["changed"] for line in events(crawl, "reload_ok")][-1] == ["politeness.delay"]
+
+
 def test_a_refused_reload_opens_the_logs_anew_all_the_same(server: Nginx, tmp_path: Path) -> None:
     """Logrotate moves a file away and reloads: a mistake in the configuration must not send lines to the old file."""
     crawl = configured(server, tmp_path, OTHER, scope={"max_urls": 1})

@@ -99,3 +99,12 @@ def test_the_help_names_the_keys(capsys: pytest.CaptureFixture[str]) -> None:
     main(["crawl", "--help"], standalone_mode=False)
     text = capsys.readouterr().out
     assert [f"{section}.{name}" for _, _, section, name, _ in SHORTHANDS if f"{section}.{name}" not in text] == []
+
+
+def test_a_warning_names_the_option_that_was_given(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not the -o that was made of it."""
+    assert called("--exclude", "/private/") == 0
+    assert capsys.readouterr().err == (
+        'crawler: warning: --exclude: scope.exclude "/private/" matches that one URL only (for the folder write '
+        '"/private/**")\n'
+    )
