@@ -154,12 +154,12 @@ def _text(found: Mapping[str, Any]) -> list[str]:
         return ["nothing was fetched in this period"]
     since, until = (date_time(str(found[name])) for name in ("since", "until"))
     lines = [pen(f"{since} … {until}", "bold")
-             + pen(f"  {duration(found['duration_s'])}", "dim")]  # fmt: skip
+             + pen(f"  {duration(found['duration_s'])}{_running(found)}", "dim")]  # fmt: skip
 
     def add(label: str, text: str) -> None:
         lines.append(f"{pen(f'{label:<{_LABEL}}', 'bold')}{text}")
 
-    add("pages", f"{count(totals['pages'])}, {rate(totals['pages_per_s'])} on average; {size(totals['bytes'])}")
+    add("pages", f"{count(totals['pages'])}, {rate(totals['pages_per_s'])} while it ran; {size(totals['bytes'])}")
     others = totals["auxiliary"]
     of_others = [f"{count(others)} for robots.txt, sitemaps, feeds and probes"] if others else []
     of_pages = [_counts_text(found["outcomes"], pen, OUTCOME_COLOURS)] if found["outcomes"] else []
@@ -218,6 +218,12 @@ def _text(found: Mapping[str, Any]) -> list[str]:
 
         lines += ["", pen(TITLES["events"], "bold"), *(f"  {event_text(line, pen)}" for line in found["events"])]
     return lines
+
+
+def _running(found: Mapping[str, Any]) -> str:
+    """For how much of its time the crawl ran, if there were pauses between runs."""
+    running_s, pause_s = found["running_s"], found["duration_s"] - found["running_s"]
+    return f", of which it ran {duration(running_s)}" if pause_s >= 1 else ""
 
 
 def _section(lines: list[str], pen: Pen, title: str, rows: list[tuple[str, str]]) -> None:

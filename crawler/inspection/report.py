@@ -17,7 +17,7 @@ from crawler.core.outcomes import UrlCounts
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.log.query import Line, Matcher, Query
 from crawler.inspection.log.rotated_log import RotatedLog, epoch, select
-from crawler.inspection.log.totals import HostTally, LogTotals
+from crawler.inspection.log.totals import HostTally, LogTotals, RunningTime
 from crawler.obs.fetch_line import redact
 
 # The title of each part, the same in text and HTML.
@@ -91,13 +91,14 @@ def total_events(parts: RotatedLog, query: Query) -> tuple[EventTotals, list[str
 
 def report(tally: LogTotals, events: EventTotals, reader: StoreReader | None) -> dict[str, Any]:
     """The report, as values that JSON can hold."""
-    period_s = _period_s(tally)
+    period_s, running_s = _period_s(tally), tally.running.seconds
     full = tally.handshakes - tally.resumed
     over_tls = tally.requests if tally.handshakes else 0
     return {
         "since": tally.first_ts,
         "until": tally.last_ts,
         "duration_s": round(period_s, 1),
+        "running_s": round(running_s, 1),
         "totals": {
             "attempts": tally.lines,
             "responses": tally.responses,
@@ -105,7 +106,7 @@ def report(tally: LogTotals, events: EventTotals, reader: StoreReader | None) ->
             "auxiliary": tally.auxiliary,
             "robots_txt": tally.robots,
             "bytes": tally.bytes,
-            "pages_per_s": round(tally.pages / period_s, 2) if period_s else 0.0,
+            "pages_per_s": round(tally.pages / running_s, 2) if running_s else 0.0,
             "links_found": tally.links_found,
             "links_new": tally.links_new,
             "retries": tally.retries,
@@ -244,6 +245,7 @@ class HostReport:
     refused: int = 0
     first_ts: str = ""
     last_ts: str = ""
+    running: RunningTime = field(default_factory=RunningTime)
     bytes: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     addresses: Counter[str] = field(default_factory=Counter)
@@ -257,6 +259,7 @@ class HostReport:
         ts = str(line.get("ts", ""))
         self.first_ts = self.first_ts or ts
         self.last_ts = ts
+        self.running.add(str(line.get("run_id", "")), ts)
         if outcome == "denied":  # no request
             self.refused += 1
             return
@@ -288,15 +291,14 @@ class HostReport:
         """The figures of all lines, as values that JSON can hold."""
         while self._pending:
             self._measure_gap()
-        first, last = epoch(self.first_ts), epoch(self.last_ts)
-        period_s = (last - first) if first is not None and last is not None else 0.0
+        running_s = self.running.seconds
         return {
             "host": self.host,
             "requests": self.requests,
             "refused_by_us": self.refused,
             "first": self.first_ts,
             "last": self.last_ts,
-            "requests_per_minute": round(self.requests / period_s * 60, 2) if period_s > 60 else None,
+            "requests_per_minute": round(self.requests / running_s * 60, 2) if running_s > 60 else None,
             "bytes": self.bytes,
             "outcomes": _ordered(self.outcomes),
             "connections": self.connections,

@@ -92,7 +92,7 @@ def _tiles(found: Mapping[str, Any]) -> str:
     each = connections["requests_each"]
     tiles = [
         ("pages", count(totals["pages"])),
-        ("pages per second", average(totals["pages_per_s"])),
+        ("pages per second while it ran", average(totals["pages_per_s"])),
         ("bytes", size(totals["bytes"])),
         ("attempts that failed", count(found["outcomes"].get("error", 0) + found["outcomes"].get("truncated", 0))),
         ("median response time", "–" if times["p50"] is None else _milliseconds(times["p50"])),

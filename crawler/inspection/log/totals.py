@@ -60,6 +60,32 @@ class Spread(dict[int, int]):
 
 
 @dataclass(slots=True)
+class RunningTime:
+    """The time for which a crawl ran, from the lines of its log: from the first to the last line of each run, without
+    the pauses between runs. Lines of a run stand together, in about the order of their times.
+    """
+
+    _ended_s: float = 0.0  # of the runs before
+    _run_id: str | None = None
+    _first_ts: str = ""
+    _last_ts: str = ""
+
+    def add(self, run_id: str, ts: str) -> None:
+        if run_id != self._run_id:
+            self._ended_s = self.seconds
+            self._run_id, self._first_ts, self._last_ts = run_id, ts, ts
+        elif ts > self._last_ts:
+            self._last_ts = ts
+        elif ts < self._first_ts:
+            self._first_ts = ts
+
+    @property
+    def seconds(self) -> float:
+        first, last = epoch(self._first_ts), epoch(self._last_ts)
+        return self._ended_s + (max(0.0, last - first) if first is not None and last is not None else 0.0)
+
+
+@dataclass(slots=True)
 class HostTally:
     """The totals of one host. `requests` counts attempts that got a connection, `opened` the connections opened for
     them, `throttled` the responses 429 and 503, `bytes` the bytes of bodies. `gaps` has the times between the ends of
@@ -110,6 +136,7 @@ class LogTotals:
     lines: int = 0
     first_ts: str = ""
     last_ts: str = ""
+    running: RunningTime = field(default_factory=RunningTime)
     pages: int = 0  # stored 2xx responses to requests for pages, as the crawl counts them
     auxiliary: int = 0  # attempts at robots.txt, sitemaps, feeds and probes; `outcomes` counts the others
     robots: int = 0
@@ -149,6 +176,7 @@ class LogTotals:
             self.first_ts = ts
         if ts > self.last_ts:
             self.last_ts = ts
+        self.running.add(str(get("run_id", "")), ts)
         is_page = get("kind", TaskKind.PAGE) == TaskKind.PAGE and not get("url_full", "").endswith("/robots.txt")
         if is_page:
             self.outcomes[outcome] += 1

@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from crawler.cli.output import Pen
-from crawler.cli.report import _host_text
+from crawler.cli.report import _host_text, _text
 from crawler.core.enums import DenyReason, TaskKind, UrlState
 from crawler.core.models import Backoff, Denied, Lease, RobotsRecord, Task
 from crawler.core.options import PolitenessOptions
@@ -71,6 +71,27 @@ def test_auxiliary_requests_are_counted_apart() -> None:
     host = tally.hosts["a.example"]
     assert (host.good, host.bad, host.errors) == (1, 2, {"502": 1, "500": 1})
     assert tally.nexts["gave_up"] == 1
+
+
+def test_rates_are_of_the_time_that_the_crawl_ran() -> None:
+    """Not of the pauses between runs, in which nothing could be requested. Lines may be a little disordered."""
+
+    def line(run_id: str, ts: str) -> dict[str, Any]:
+        return {"ts": f"2026-11-24T{ts}.000Z", "run_id": run_id, "outcome": "ok", "http_response_status_code": 200,
+                "server_address": "a.example", "url_full": "https://a.example/", "next": "done"}  # fmt: skip
+
+    lines = [
+        line("a", "09:00:00"), line("a", "09:00:31"), line("a", "09:00:30"), line("a", "09:01:00"),
+        line("b", "17:00:00"), line("b", "17:01:00"), line("c", "18:00:00"),
+    ]  # fmt: skip
+    tally, of_host = tally_of(lines), HostReport("a.example")
+    for one in lines:
+        of_host.add(one)
+    found = report(tally, EventTotals(), None)
+    assert (found["duration_s"], found["running_s"]) == (9 * 3_600.0, 120.0)
+    assert found["totals"]["pages_per_s"] == round(7 / 120, 2)
+    assert of_host.values()["requests_per_minute"] == 3.5
+    assert "  9 h, of which it ran 2 min" in _text(found)[0]
 
 
 def test_a_tally_counts_what_is_in_the_lines() -> None:
