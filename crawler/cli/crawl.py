@@ -193,6 +193,10 @@ def _exit_code(result: "Result", settings: "Settings") -> int:
         case StoppedBy.SIGNAL | StoppedBy.OPERATOR if end.left:
             say(f"stopped; {left}, the same command continues with them")
             return end.exit_code
+        case StoppedBy.MAX_DURATION if end.left:
+            limit = duration(settings.crawl.max_duration or 0.0)
+            say(f"stopped after crawl.max_duration = {limit}; {left}, the same command continues with them")
+            return end.exit_code
         case StoppedBy.DISK if end.left:
             say(f"nothing could be stored for as long as crawl.linger; {left}, the same command continues with them")
         case _ if len(by_reason) == 1:

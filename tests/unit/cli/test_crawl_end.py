@@ -22,11 +22,12 @@ def printed(
     *words: str,
     left: tuple[Backlog, ...] = (),
     last_round: dict[str, object] | None = None,
+    stopped_by: StoppedBy = StoppedBy.MAX_URLS,
 ) -> str:
     def run(*_: Any, **__: Any) -> app.Result:
         urls = UrlCounts(500, 10, 0, 0, sum(one.urls for one in left), 0)
         summary: dict[str, object] = {"round": last_round}
-        return app.Result(Ending(StoppedBy.MAX_URLS, urls, left), summary, {"failures": {}})
+        return app.Result(Ending(stopped_by, urls, left), summary, {"failures": {}})
 
     monkeypatch.setattr(app, "run", run)
     assert main(["crawl", "https://a.test/", "--output", "no-crawl-is-here", *words], standalone_mode=False) == 0
@@ -54,3 +55,10 @@ def test_a_round_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capfd: pyt
     rest = "; it is not over, the same command goes on with it\n"
     interrupted = printed(monkeypatch, capfd, "--again", last_round=ROUND | {"ended": False})
     assert interrupted == line.replace("\n", rest)
+
+
+def test_the_time_limit_is_named(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """In a pipe too: whoever reads the mail of cron sees why URLs are left."""
+    line = "crawler: stopped after crawl.max_duration = 8 s; 2 URLs are left, the same command continues with them\n"
+    words = ("--max-duration", "8s")
+    assert printed(monkeypatch, capfd, *words, left=(LATER,), stopped_by=StoppedBy.MAX_DURATION) == line
