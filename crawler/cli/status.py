@@ -102,7 +102,7 @@ def figures(status: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
     buffers = [one for one in status["memory"] if one["unit"] == "bytes" and one["limit"]]
     held, limit = sum(one["held"] for one in buffers), sum(one["limit"] for one in buffers)
     return [
-        ("pages", [(f"{count(counts['pages'])}, {rate(rates['pages_per_s'])}", "")]),
+        ("pages", [(f"{count(counts['pages'])} in this run, {rate(rates['pages_per_s'])}", "")]),
         ("attempts",
          [(f"{count(sum(counts['outcomes'].values()))}: ", ""),
           (outcomes_text(counts["outcomes"]) or "none", "red" if counts["errors"] else "")]),

@@ -75,6 +75,15 @@ async def test_what_needs_attention_comes_first() -> None:
         )
 
 
+async def test_figures_of_this_run_are_told_from_those_of_all_runs() -> None:
+    """After a restart few pages are stored in this run, while most URLs are fetched."""
+    async with shown(CRAWL) as page:
+        assert " URLs found in all runs: " in await page.run("document.getElementById('progress').textContent")
+        since = await page.run("document.getElementById('run').textContent")
+        assert re.fullmatch(r"In this run, since \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ:", since)
+        assert await page.run("document.getElementById('run').nextElementSibling.id") == "figures"
+
+
 async def test_hosts_are_filtered_and_broken_ones_come_first() -> None:
     """The number of all is there, and which attempts a host had is one key away."""
     async with shown(CRAWL) as page:

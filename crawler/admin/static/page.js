@@ -131,10 +131,11 @@ function showProgress(s) {
   const parts = [["fetched", u.done], ["denied", u.denied], ["given up", u.gave_up], ["queued", u.queued], ["due later", u.waiting], ["set aside", u.suspect]];
   const eta = s.eta_s === null ? "no time can be told for the rest"
     : `what may be requested is done in about ${duration(s.eta_s)} if no more URLs are found`;
-  say("progress", `${number(found)} URLs found: ${parts.filter(([, n]) => n).map(([word, n]) => `${number(n)} ${word}`).join(", ") || "none"}${u.queued ? `; ${eta}` : ""}.`);
+  say("progress", `${number(found)} URLs found in all runs: ${parts.filter(([, n]) => n).map(([word, n]) => `${number(n)} ${word}`).join(", ") || "none"}${u.queued ? `; ${eta}` : ""}.`);
+  say("run", `In this run, since ${new Date((s.at - s.elapsed_s) * 1000).toISOString().slice(0, 19).replace("T", " ")}Z:`);
   const outcomes = Object.entries(s.counts.outcomes).filter(([, n]) => n);
   const attempts = outcomes.reduce((sum, [, n]) => sum + n, 0);
-  say("sums", `${number(attempts)} attempts in this run: ${outcomes.map(([word, n]) => `${number(n)} ${word.replace("_", " ")}`).join(", ") || "none"}. `
+  say("sums", `${number(attempts)} attempts: ${outcomes.map(([word, n]) => `${number(n)} ${word.replace("_", " ")}`).join(", ") || "none"}. `
     + `${number(s.counts.responses)} responses: ${number(s.counts.responses - s.counts.auxiliary)} to pages, ${number(s.counts.auxiliary)} to robots.txt, `
     + "sitemaps, feeds and probes.");
 }
@@ -281,7 +282,7 @@ function plot(id, title, series, colours, data, scale, least, steps) {
     },
     axes: [{ stroke: ink, grid: { stroke: line, width: 1 }, size: 32, space: 80,
       values: (u, ticks, axis, space, step) => ticks.map((epoch) => clock(epoch, step < 60 ? 19 : 16)) },
-    { stroke: ink, grid: { stroke: line, width: 1 }, size: 68, space: 24, incrs: steps, values: (u, ticks) => ticks.map(scale) }],
+    { stroke: ink, grid: { stroke: line, width: 1 }, size: 68, space: 24, incrs: steps, values: (u, ticks) => ticks.map((tick) => scale(tick).replace(".0 ", " ")) }],
     series: [{ label: "time", value: (u, epoch) => (epoch === null ? "–" : clock(epoch)) }, ...series.map((label, n) => ({ label,
       stroke: colour(colours[n]), dash: DASHES[n], width: 2, spanGaps: false, value: (u, v) => (v === null ? "–" : scale(v)) }))],
   }, data, place);

@@ -42,7 +42,7 @@ def test_a_screen_shows_the_bottleneck_and_requests_in_flight() -> None:
     """State, the sentence that names the bottleneck, the oldest flights with age and stage, hosts, warnings."""
     text = "\n".join(shown())
     for words in (
-        "news is crawling  up 1 h", "politeness: 3 hosts with work", "8,123", "12.4 requests each",
+        "news is crawling  up 1 h", "politeness: 3 hosts with work", "8,123 in this run, ", "12.4 requests each",
         "13 HTTP errors, 1 error, 1 denied", "1 in backoff",
         "  attention    look: 1 host is backing off; it goes on by itself",
         "5,408 found: 3,008 fetched, 4 given up, 2,395 queued, 1 due later",
