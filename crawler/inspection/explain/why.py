@@ -358,12 +358,15 @@ class Explainer:
         if case.denials or (case.row is not None and case.row["state"] == UrlState.DENIED):
             return None
         by_domain = rules.politeness.key != "host"
-        of_name = [row["queued"] for row in reader.origins_of(host["host"])]
+        origins = reader.origins_of(host["host"])
+        of_name = [row["queued"] for row in origins]
         of_key = reader.queues_of_domain(host) if by_domain else of_name
         crawl_delay_s = case.robots["crawl_delay_s"] if case.robots is not None else None
         gap_s = request_gap_s(rules.politeness, crawl_delay_s, reader.response_time(key))
         queued = host["queued"]
-        by_log_s = self._gap_s_of(host["host"]) * RoundRobin(of_name).until_done(queued) if queued else 0.0
+        was_requested = any(row["last_at"] is not None or reader.robots(row["id"]) is not None for row in origins)
+        logged_s = self._gap_s_of(host["host"]) if queued and was_requested else 0.0  # the log is long to read
+        by_log_s = logged_s * RoundRobin(of_name).until_done(queued)
         by_delay_s = gap_s * RoundRobin(of_key).until_done(queued)
         return eta_s(queued, by_delay_s, by_log_s, case.backoff_until - self._now)
 

@@ -125,3 +125,26 @@ async def test_hosts_and_why_show_when_a_queue_is_empty(tmp_path: Path) -> None:
     assert {name: facts["eta_s"] for name, facts in again.items()} == {name: measured[name] for name in again}
     assert measured["b.one.test"] == pytest.approx(300, rel=0.06)
     assert measured["a.one.test"] == expected["a.one.test"]
+
+
+async def test_why_reads_no_log_for_a_host_without_requests(tmp_path: Path) -> None:
+    """The store knows of its robots.txt and its visits; the newest part of the log would be 256 MiB to read."""
+    path = tmp_path / "frontier.db"
+    await store(path)
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    await frontier.add([found("https://new.test/0")], now=NOW)
+    await frontier.close(clean=True)
+    read: list[str] = []
+
+    def gap_s_of(host: str) -> float:
+        read.append(host)
+        return 30.0
+
+    rules = Rules(politeness=PolitenessOptions(delay_s=1.0), seed_hosts=(*QUEUED, "new.test"))
+    with StoreReader(path, is_live=False) as reader:
+        explainer = Explainer(reader, rules, is_live=True, now=NOW, gap_s_of=gap_s_of)
+        host = explainer.why("https://new.test/0").steps[-1]
+        assert (host.name, host.facts["queued"], read) == ("host", 1, [])
+        assert explainer.why("https://b.one.test/0").steps[-1].facts["eta_s"] > 100
+        assert read == ["b.one.test"]
