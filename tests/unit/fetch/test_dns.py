@@ -15,6 +15,7 @@ from tests.support.fetching import FakeClock
 from tests.support.nameserver import NXDOMAIN, REFUSED, SERVFAIL, Zone, nameserver
 
 V4, V4B, V6 = "192.0.2.5", "192.0.2.6", "2001:db8::5"
+LOOP_TIME_S = 0.01  # how much earlier a timer may end: the loop reads the clock once a turn
 
 
 @contextlib.asynccontextmanager
@@ -132,7 +133,8 @@ async def test_a_nameserver_that_drops_aaaa_costs_250_ms():
     async with nameserver({"a.example": Zone([V4, V6], mute=frozenset({6}))}) as ns, resolver(ns) as r:
         began = time.monotonic()
         assert await r.resolve("a.example") == (V4,)
-        assert SPLIT_AFTER_S <= time.monotonic() - began < 1.2  # alone c-ares takes 1.67 s
+        took_s = time.monotonic() - began
+        assert SPLIT_AFTER_S - LOOP_TIME_S <= took_s < 1.2  # alone c-ares takes 1.67 s
         assert ns.queries.count(("a.example", 6)) == 2
 
 
