@@ -123,7 +123,11 @@ def _configuration_file() -> _Default | None:
 def _only_crawl() -> _Default | None:
     """The crawl below ./crawl. Raises UsageError if there are several."""
     try:
-        found = sorted(path for path in (_CRAWLS, *_CRAWLS.iterdir()) if _is_crawl(path))
+        crawls: dict[Path, Path] = {}
+        for path in sorted((_CRAWLS, *_CRAWLS.iterdir()), key=lambda path: (path.is_symlink(), path)):
+            if _is_crawl(path):
+                crawls.setdefault(path.resolve(), path)  # a link to one of them is no other
+        found = sorted(crawls.values())
     except OSError:
         return None
     if len(found) > 1:

@@ -94,6 +94,14 @@ def test_several_crawls_are_listed(capfd: pytest.CaptureFixture[str]) -> None:
     assert "crawler hosts --output crawl/only --state new" in err
 
 
+def test_a_link_to_a_crawl_is_no_other_one(capfd: pytest.CaptureFixture[str]) -> None:
+    crawl("only")
+    Path("crawl/a-link").symlink_to("only")
+    Path("crawl/nowhere").symlink_to("gone")
+    code, _, err = called(capfd, "hosts")
+    assert (code, "using crawl/only, the only crawl in ./crawl" in err) == (0, True)
+
+
 def test_nothing_to_take(capfd: pytest.CaptureFixture[str]) -> None:
     """The error names both options; of a configuration, the places looked at."""
     assert "name the crawl by its configuration (-c FILE)" in called(capfd, "hosts")[2]
