@@ -2,11 +2,14 @@
 `crawler config` shows it and writes its schema.
 """
 
+import errno
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import click
 import orjson
@@ -148,7 +151,7 @@ def init(file: Path, url: str | None, contact: str | None, output: str | None) -
 
     What is not given by options is asked on a terminal. A file that exists is left as it is.
     """
-    if file.exists():
+    if os.path.lexists(file):
         raise click.UsageError(f"{file} exists, and is not overwritten: name another file, or change that one")
     given = {name: value for name, value in (("url", url), ("contact", contact), ("output", output)) if value}
     for name in given:
@@ -166,7 +169,7 @@ def init(file: Path, url: str | None, contact: str | None, output: str | None) -
         given["output"] = str(Path(given["output"]).absolute())
     _write(file, _text(given))
     say(f"{file} was written; see what is commented out in it, then:")
-    click.echo(f"crawler crawl -c {file}")
+    click.echo(shlex.join(["crawler", "crawl", "-c", str(file)]))
     return Exit.OK
 
 
@@ -195,7 +198,8 @@ def _overrides(answers: Mapping[str, str]) -> dict[str, object]:
 
 
 def _problem(answer: Mapping[str, str]) -> str:
-    """What the loader says about an answer; "" if it can be used."""
+    """What the loader, or a crawl at its start, says about an answer; "" if it can be used."""
+    from crawler.output_directory import other_files
     from crawler.settings.configuration_errors import ConfigurationError
     from crawler.settings.loading import load
 
@@ -208,6 +212,10 @@ def _problem(answer: Mapping[str, str]) -> str:
         )
     except ConfigurationError as error:
         return error.problems[0].message
+    if "@" in urlsplit(answer.get("url", "")).netloc:
+        return "a URL is crawled without user name and password: leave them out, and put them into identity.secrets"
+    if "output" in answer and (others := other_files(Path(answer["output"]), None)):
+        return f"{answer['output']} holds other files ({others[0]}, …) and no crawl: name a directory of its own"
     return ""
 
 
@@ -236,7 +244,12 @@ def _write(file: Path, text: str) -> None:
     """Write a new file and read it as `crawler run` would. Raises OSError, ConfigurationError."""
     from crawler.settings.loading import load
 
-    with file.open("x", encoding="utf-8") as opened:
-        opened.write(text)
+    try:
+        with file.open("x", encoding="utf-8") as opened:
+            opened.write(text)
+    except OSError as error:
+        if error.errno != errno.EEXIST:  # what is there of it would be taken for a configuration
+            file.unlink(missing_ok=True)
+        raise
     for warning in load(file, (), {}, "run").warnings:
         say(f"warning: {warning}")

@@ -4,6 +4,7 @@ import io
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +78,8 @@ def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
         (("--url", "https://a.test/"), "give --contact:"),
         (("--url", "ftp://a.test/", "--contact", "a@a.test"), "--url: "),
         (("--url", "https://a.test/", "--contact", "me"), "--contact: identity.user_agent must say how to reach you"),
+        (("--url", "https://ada:pw@a.test/", "--contact", "a@a.test"), "--url: a URL is crawled without user name"),
+        ((*GIVEN, "--output", "/"), "--output: / holds other files ("),
         ((*GIVEN, "--output", "~/x"), '--output: output.directory must be complete: "~" is not expanded'),
     ],
 )
@@ -89,6 +92,35 @@ def test_a_mistake_leaves_no_file(
     assert (code, out) == (2, "")
     assert message in err
     assert not Path("crawler.toml").exists()
+
+
+def test_a_link_that_leads_nowhere_is_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("crawler.toml").symlink_to("nowhere")
+    code, _, err = called(capsys, *GIVEN)
+    assert (code, "crawler.toml exists, and is not overwritten" in err) == (2, True)
+
+
+def test_a_disk_that_is_full_leaves_no_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a configuration would be refused next time, as a file that is not overwritten."""
+    opened = Path.open
+
+    def full(self: Path, *arguments: Any, **options: Any) -> Any:
+        file = opened(self, *arguments, **options)
+        if arguments != ("x",):
+            return file
+        file.close()
+        return opened(Path("/dev/full"), "w")
+
+    monkeypatch.setattr(Path, "open", full)
+    code, out, err = called(capsys, *GIVEN)
+    assert (code, out, "No space left on device" in err) == (74, "", True)
+    assert not Path("crawler.toml").exists()
+
+
+def test_the_command_can_be_pasted_into_a_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    assert called(capsys, "my site.toml", *GIVEN)[1] == "crawler crawl -c 'my site.toml'\n"
 
 
 def test_a_terminal_is_asked(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
