@@ -1,11 +1,14 @@
 """A crawl of a whole site, as the server's log tells it: everything once, nothing that is forbidden."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Whole
-from tests.support.site_crawls import BARE, CDN, DOCS, OTHER, WWW
+from tests.support.commands import Crawl, run
+from tests.support.nginx import Site, nginx
+from tests.support.site_crawls import BARE, CDN, DOCS, OTHER, WWW, sections
 
 pytestmark = pytest.mark.e2e
 
@@ -107,3 +110,26 @@ def test_the_same_command_again_fetches_nothing(whole: Whole) -> None:
     assert again.stderr.endswith("; `crawler crawl --again` visits them anew\n")
     assert again.summary["stopped_by"] == "empty"
     assert whole.server.requests() == []
+
+
+def test_rounds_over_a_changed_site_leave_an_archive_that_verifies(tmp_path: Path) -> None:
+    """A page is new, one has other content, one is gone for good, one is gone and there again."""
+    with nginx(Site({OTHER: 20})) as server:
+        www = server.ca_file.parent / "www" / OTHER
+        changed, gone, back = (www / f"pages/{n}.html" for n in (6, 12, 18))
+        crawl = Crawl.of(tmp_path, sections(server, OTHER))
+        assert crawl.run().code == 0
+        held = back.read_bytes()
+        changed.write_bytes(b'<title>changed</title><a href="/pages/new.html">new</a>')
+        (www / "pages/new.html").write_bytes(b"<title>new</title>")
+        gone.unlink()
+        back.unlink()
+        missing = sum(host == OTHER for host, _ in server.site.missing)
+        first = crawl.run("--again").summary["round"]
+        assert (first["new"], first["changed"], first["gone"], first["failed"]) == (1, 1, missing + 2, 0)
+        back.write_bytes(held)
+        second = crawl.run("--again").summary["round"]
+        assert (second["new"], second["gone"], second["failed"]) == (0, missing + 1, 0)
+        assert second["visited"] == first["visited"] + 1
+    checked = run("verify", crawl.output)
+    assert (checked.code, checked.stdout) == (0, "")

@@ -278,7 +278,7 @@ def test_http_errors_are_queued_and_requested_again(server: Nginx, tmp_path: Pat
     crawl = Crawl.of(tmp_path, sections(server, OTHER))
     gone = [server.url(OTHER, f"/gone-{n}") for n in range(3)]
     assert run("requeue", "--status", "404", "--output", crawl.output).code == 74  # there is no crawl yet
-    assert crawl.run(*gone).code == 0
+    assert crawl.run(*gone).code == 1
     asked = {place: n for place, n in Counter(server.places()).items() if place[1].startswith("/gone-")}
     assert asked == {(OTHER, f"/gone-{n}"): 1 for n in range(3)}
     told = run("requeue", "--status", "404", "--dry-run", "--output", crawl.output)

@@ -140,11 +140,19 @@ _KNOWN_SORTED: Final = """
 CREATE TEMP TABLE known (host INTEGER, hash INTEGER, id INTEGER, state TEXT, PRIMARY KEY (host, hash)) WITHOUT ROWID;
 INSERT INTO known SELECT host, hash, id, state FROM main.url ORDER BY host, hash"""
 _VISITS: Final = f"""
-SELECT {_ORIGIN.format("h")} || u.target, f.name, v.warc_offset, r.url, v.digest, r.digest
+SELECT {_ORIGIN.format("h")} || u.target, f.name, v.warc_offset, r.url
 FROM visit AS v CROSS JOIN held ON held.id = v.warc_file CROSS JOIN sink_file AS f ON f.id = v.warc_file
 CROSS JOIN url AS u ON u.id = v.url CROSS JOIN host AS h ON h.id = u.host
 LEFT JOIN record AS r ON r.file = v.warc_file AND r.at = v.warc_offset
-WHERE r.url IS NULL OR r.url <> {_ORIGIN.format("h")} || u.target OR (v.digest IS NOT NULL AND r.digest <> v.digest)"""  # noqa: S608 - as above
+WHERE r.url IS NULL OR r.url <> {_ORIGIN.format("h")} || u.target"""  # noqa: S608 - as above
+# The digest is that of the content. The last record may be another one: a revisit record, a redirect, an error.
+_DIGESTS: Final = f"""
+SELECT {_ORIGIN.format("h")} || u.target, f.name, r.at, v.digest, r.digest
+FROM visit AS v CROSS JOIN record AS r
+  ON r.file = coalesce(v.content_file, v.warc_file) AND r.at = coalesce(v.content_offset, v.warc_offset)
+CROSS JOIN sink_file AS f ON f.id = r.file
+CROSS JOIN url AS u ON u.id = v.url CROSS JOIN host AS h ON h.id = u.host
+WHERE r.digest <> v.digest"""  # noqa: S608 - as above
 # Auxiliary requests (robots.txt and its redirects, probes) are no visits of URLs: the store has none of their records.
 # Records of one URL are neighbours only after sorting, which SQLite does on the disk.
 _TWICE: Final = """
@@ -237,13 +245,13 @@ class Auditor(StoreReader):
 
     def cross_problems(self) -> Iterator[str]:
         """Yield the differences between store and archive. Call it after all records were added."""
-        for url, name, at, found, digest, archived in self._execute(_VISITS):
+        for url, name, at, found in self._execute(_VISITS):
             if found is None:
                 yield f"{url}: the store has it in {name} at byte {at}, where no response begins"
-            elif found != url:
-                yield f"{url}: the store has it in {name} at byte {at}, where {found} is"
             else:
-                yield f"{url}: its digest is {digest} in the store, {archived} in {name} at byte {at}"
+                yield f"{url}: the store has it in {name} at byte {at}, where {found} is"
+        for url, name, at, digest, archived in self._execute(_DIGESTS):
+            yield f"{url}: its digest is {digest} in the store, {archived} in {name} at byte {at}"
         for url, times, visits in self._execute(_TWICE):
             yield f"{url}: archived {count(times, 'time')}, fetched {count(visits, 'time')}"
         for url, name, at in self._execute(_UNKNOWN):
