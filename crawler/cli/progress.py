@@ -145,7 +145,7 @@ def panel(status: Status, last_error: RecentError | None = None) -> Text:
     line("received", (f"{size(run.bytes)} · {size(s.rates.bytes_per_s)}/s now", ""))
     line(
         "queue",
-        (queue_text(s.urls, s.held_back), "yellow" if s.held_back else ""),
+        (queue_text(s.urls, s.held_back_by), "yellow" if s.held_back else ""),
         (f" · {count(len(s.in_flight))} in flight", ""),
     )
     line("hosts", (hosts_text(s.hosts), ""))

@@ -108,7 +108,7 @@ def figures(status: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
           (outcomes_text(counts["outcomes"]) or "none", "red" if counts["errors"] else "")]),
         ("responses",
          [(f"{count(counts['responses'])}, {rate(rates['responses_per_s'])}, {size(rates['bytes_per_s'])}/s", "")]),
-        ("URLs", [(urls_text(urls, status["held_back"]), "")]),
+        ("URLs", [(urls_text(urls, status["held_back_by"]), "")]),
         ("hosts", [(hosts_text(hosts), "yellow" if hosts["backoff"] + hosts["held"] else "")]),
         ("connections",
          [(f"{count(connections['open'])} open, {count(connections['idle'])} idle; ", ""),

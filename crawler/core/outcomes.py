@@ -331,9 +331,12 @@ _LEFT_TEXTS: Final[Mapping[LeftReason, str]] = {
 }
 
 
-def queue_text(by_state: Mapping[str, int], held_back: int = 0) -> str:
-    """The URLs that are left, by state: "39 queued (5 held back by a limit or a block), 2 due later, 1 set aside"."""
-    held = f" ({count(held_back)} held back by a limit or a block)" if held_back else ""
+def queue_text(by_state: Mapping[str, int], held_back_by: Mapping[str, int] | None = None) -> str:
+    """The URLs that are left, by state: "39 queued (5 held back by a block), 2 due later, 1 set aside"."""
+    causes = ((LeftReason.LIMIT, "a limit"), (LeftReason.BLOCKED, "a block"))
+    numbers = [(cause, (held_back_by or {}).get(reason, 0)) for reason, cause in causes]
+    parts = ", ".join(f"{count(number)} held back by {cause}" for cause, number in numbers if number)
+    held = f" ({parts})" if parts else ""
     suspects = by_state.get(UrlState.SUSPECT, 0)
     return (
         f"{count(by_state.get(UrlState.QUEUED, 0))} queued{held}, {count(by_state.get(UrlState.WAITING, 0))} due later"
@@ -383,8 +386,8 @@ class UrlCounts:
         return ", ".join(f"{count(urls)} {name}" for name, urls in named.items() if urls)
 
 
-def urls_text(by_state: Mapping[str, int], held_back: int = 0) -> str:
+def urls_text(by_state: Mapping[str, int], held_back_by: Mapping[str, int] | None = None) -> str:
     """All URLs, by what became of them: "67 found: 16 fetched, 3 denied, 48 queued, 0 due later"."""
     urls = UrlCounts.of(by_state)
     ended = dataclasses.replace(urls, left=0).text()
-    return f"{count(urls.found)} found: {f'{ended}, ' if ended else ''}{queue_text(by_state, held_back)}"
+    return f"{count(urls.found)} found: {f'{ended}, ' if ended else ''}{queue_text(by_state, held_back_by)}"

@@ -19,7 +19,8 @@ STATUS: dict[str, Any] = {
     "counts": {"responses": 9, "pages": 8_123, "bytes": 1, "errors": 1, "denied": 1,
                "answers": {"http_error": 13}, "outcomes": {"http_error": 13, "error": 1, "denied": 1}},
     "urls": {"queued": 2_395, "waiting": 1, "done": 3_008, "denied": 0, "gave_up": 4, "suspect": 0},
-    "held_back": 0, "hosts": {"new": 0, "ready": 2, "backoff": 1, "held": 0, "blocked": 0, "total": 3, "with_work": 3},
+    "held_back_by": {},
+    "hosts": {"new": 0, "ready": 2, "backoff": 1, "held": 0, "blocked": 0, "total": 3, "with_work": 3},
     "connections": {"open": 2, "idle": 1, "requests_per_connection": 12.4, "tls_handshakes": 3, "tls_resumed": 1},
     "in_flight": [
         {"url": f"https://e.org/\x1b[31m{n}", "stage": "first_byte", "age_s": 30.0 - n, "conn_id": n, "requests": 5}

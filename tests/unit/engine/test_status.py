@@ -125,7 +125,7 @@ def test_all_views_of_one_instant_agree() -> None:
         queued = told["urls"]["queued"]
         assert queued == progress["queued"] == metrics['crawler_frontier_urls{state="queued"}'] > 100
         assert told["held_back_by"] == {"blocked": told["held_back"], "limit": 0}
-        queue = f"{queued:,} queued (5 held back by a limit or a block), 0 due later"
+        queue = f"{queued:,} queued (5 held back by a block), 0 due later"
         assert f"{queue} · 1 in flight" in shown
         assert f"fetched, {queue}" in screen
         assert "  attention    nothing: the crawl does what it should" in screen
