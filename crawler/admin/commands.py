@@ -181,14 +181,15 @@ class Commands:
         block = self._block_of(arguments, host_only=_flag(arguments, "host_only"), reason=reason)
         name, was = block.name, self._blocklist.get(block.name)
         self._blocklist.add(block)
-        hosts = self._scheduler.blocklist_changed()
+        self._scheduler.blocklist_changed()
         cut = self._engine.client.cut(lambda origin: not self._blocklist.permits(origin))
         try:
             new = await _stored(self._frontier.block(block))
         except CommandRefused as refused:
             raise CommandRefused(f"blocked until the next restart only: {refused}", refused.exit_code) from None
         held = self._blocklist.get(name) or block
-        return block_result(held, was) | {"new": new, "hosts": hosts, "connections_cut": cut}
+        origins = (host.origin for host in self._scheduler.host_table.hosts.values())
+        return block_result(held, was, origins) | {"new": new, "connections_cut": cut}
 
     def _block_of(self, arguments: Arguments, *, host_only: bool = False, reason: str = "") -> BlockedHost:
         text = _text(arguments, "name")

@@ -110,10 +110,8 @@ def block(
             was = blocks.get(wanted.name)
             blocks.add(wanted)
             new, held = await frontier.block(wanted), blocks.get(wanted.name) or wanted
-            covering = Blocklist()
-            covering.load([held])
-            hosts = sum(not covering.permits(host.origin) for host in recovered.hosts)
-            return block_result(held, was) | {"new": new, "hosts": hosts, "connections_cut": 0}
+            origins = (host.origin for host in recovered.hosts)
+            return block_result(held, was, origins) | {"new": new, "connections_cut": 0}
 
         result = with_store(crawl, put)
     below = " and all below it" if result["kind"] == DOMAIN else ""

@@ -225,6 +225,7 @@ def test_a_block_stops_every_request_for_good(server: Nginx, tmp_path: Path) -> 
         assert "blocked alpha.test and all below it: 2 hosts" in done.stdout
         assert "changed: covers = it and below   (was it alone)" in done.stdout
         assert "changed: reason = they asked us to   (was none given)" in done.stdout
+        assert "was blocked already: 2 hosts, 0 connections closed\n" in tell(crawl, "block", "alpha.test").stdout
         blocked_from = len(server.places())
         assert wait_until(lambda: len(server.places()) >= blocked_from + 10, process)
         assert {host for host, _ in server.places()[blocked_from:]} <= {OTHER, CDN}

@@ -32,11 +32,6 @@ def blocked_name(text: str) -> str:
     return parse_typed(text.strip().removeprefix("*."))[1].host.rstrip(".")
 
 
-def block_result(block: BlockedHost, was: BlockedHost | None) -> dict[str, object]:
-    """A block, and the one of its name that there was before, as the result of a command."""
-    return asdict(block) | {"was": None if was is None else asdict(was)}
-
-
 class Blocklist:
     """The current blocks, by name."""
 
@@ -82,3 +77,13 @@ class Blocklist:
     def all(self) -> list[BlockedHost]:
         """All blocks, in order of their names."""
         return [self._by_name[name] for name in sorted(self._by_name)]
+
+
+def block_result(block: BlockedHost, was: BlockedHost | None, origins: Iterable[Origin]) -> dict[str, object]:
+    """The result of a command: a block, the number of `origins` that it covers, and the block of its name that there
+    was before.
+    """
+    alone = Blocklist()
+    alone.load([block])
+    hosts = sum(not alone.permits(origin) for origin in origins)
+    return asdict(block) | {"was": None if was is None else asdict(was), "hosts": hosts}
