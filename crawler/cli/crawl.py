@@ -137,7 +137,10 @@ def crawl_command(
         Console(stderr=True).print(summary_table(result.summary | result.details))
     elif isinstance(last := result.summary["round"], Mapping):
         found = counts({name: last[name] for name in ("unchanged", "changed", "gone", "failed", "new")})
-        rest = "" if last["ended"] else "; it is not over, the same command goes on with it"
+        rest = "; it is not over, the same command goes on with it"
+        if last["ended"]:
+            is_of_before = result.visited_at is not None and last["visited"] + last["new"] > 0
+            rest = "; all in runs before, this one found nothing left of it" if is_of_before else ""
         say(f"round {last['number']}: {count(last['visited'])} visited again{found and ', ' + found}{rest}")
     if result.seeds_refused:
         say("every seed that responded did so with an HTTP error")

@@ -22,12 +22,13 @@ def printed(
     *words: str,
     left: tuple[Backlog, ...] = (),
     last_round: dict[str, object] | None = None,
+    visited_at: float | None = None,
     stopped_by: StoppedBy = StoppedBy.MAX_URLS,
 ) -> str:
     def run(*_: Any, **__: Any) -> app.Result:
         urls = UrlCounts(500, 10, 0, 0, sum(one.urls for one in left), 0)
         summary: dict[str, object] = {"round": last_round}
-        return app.Result(Ending(stopped_by, urls, left), summary, {"failures": {}})
+        return app.Result(Ending(stopped_by, urls, left), summary, {"failures": {}}, visited_at=visited_at)
 
     monkeypatch.setattr(app, "run", run)
     assert main(["crawl", "https://a.test/", "--output", "no-crawl-is-here", *words], standalone_mode=False) == 0
@@ -55,6 +56,13 @@ def test_a_round_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capfd: pyt
     rest = "; it is not over, the same command goes on with it\n"
     interrupted = printed(monkeypatch, capfd, "--again", last_round=ROUND | {"ended": False})
     assert interrupted == line.replace("\n", rest)
+    nothing_left = "; all in runs before, this one found nothing left of it\n"
+    assert printed(monkeypatch, capfd, last_round=ROUND, visited_at=1e9) == line.replace("\n", nothing_left)
+    empty = dict.fromkeys(ROUND, 0) | {"number": 3, "ended": True}
+    assert (
+        printed(monkeypatch, capfd, "--again", last_round=empty, visited_at=1e9)
+        == "crawler: round 3: 0 visited again\n"
+    )
 
 
 def test_the_time_limit_is_named(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
