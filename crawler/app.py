@@ -141,7 +141,10 @@ async def _run(
         recovered = await frontier.open()  # takes the lock: before that, logs and sinks belong to another crawl
     except FrontierLocked as error:
         at = f"--output {shlex.quote(str(output))}"
-        raise FrontierLocked(f"{error}: `crawler status {at}` shows it, `crawler stop {at}` ends it") from None
+        raise FrontierLocked(
+            f"{error}: `crawler status {at}` shows it, `crawler reload {at}` has it read a changed configuration, "
+            f"`crawler stop {at}` ends it"
+        ) from None
     clean = False
     try:
         logs = open_logs(settings, view)

@@ -91,7 +91,8 @@ def test_two_crawlers_never_share_an_output_directory(server: Nginx, tmp_path: P
         assert second.code == 75
         assert second.stderr == (
             f"crawler: {crawl.output}/frontier.db is in use by process {first.pid}: `crawler status --output "
-            f"{crawl.output}` shows it, `crawler stop --output {crawl.output}` ends it\n"
+            f"{crawl.output}` shows it, `crawler reload --output {crawl.output}` has it read a changed configuration, "
+            f"`crawler stop --output {crawl.output}` ends it\n"
         )
         assert second.stdout == ""
         assert ended(first).code == 0
