@@ -112,10 +112,10 @@ def views(
             view.why = f"{why}; {traps}" if why else traps
         tally = tallies.get(origin.host)
         if tally is not None:
-            view.p50_ms, view.p95_ms = tally.spread.quantile(0.5), tally.spread.quantile(0.95)
+            view.p50_ms, view.p95_ms = _hundredths(tally.spread.quantile(0.5)), _hundredths(tally.spread.quantile(0.95))
             view.throttled = tally.throttled
             view.connections_opened = tally.opened
-            view.requests_per_connection = tally.requests / tally.opened if tally.opened else None
+            view.requests_per_connection = _hundredths(tally.requests / tally.opened) if tally.opened else None
         if open_now is not None:
             view.connections_open = open_now.get(origin.host, 0)
         found.append(view)
@@ -123,6 +123,11 @@ def views(
             requested.append((view, key, row))
     _estimate(requested, politeness, responses, tallies, now)
     return found
+
+
+def _hundredths(value: float | None) -> float | None:
+    """More figures would only look exact: quantiles are, to a tenth."""
+    return None if value is None else round(value, 2)
 
 
 @dataclass(slots=True)
