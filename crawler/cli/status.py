@@ -107,7 +107,8 @@ def figures(status: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
          [(f"{count(sum(counts['outcomes'].values()))}: ", ""),
           (outcomes_text(counts["outcomes"]) or "none", "red" if counts["errors"] else "")]),
         ("responses",
-         [(f"{count(counts['responses'])}, {rate(rates['responses_per_s'])}, {size(rates['bytes_per_s'])}/s", "")]),
+         [(f"{count(counts['responses'])}{_auxiliary(counts)}, {rate(rates['responses_per_s'])}, "
+           f"{size(rates['bytes_per_s'])}/s", "")]),
         ("URLs", [(urls_text(urls, status["held_back_by"]), "")]),
         ("hosts", [(hosts_text(hosts), "yellow" if hosts["backoff"] + hosts["held"] else "")]),
         ("connections",
@@ -119,6 +120,12 @@ def figures(status: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
          [(f"{share(rates['cpu_percent'] / 100)} of a core, event loop late by {duration(rates['loop_lag_s'])}", "")]),
         ("memory", [(f"{size(status['rss_bytes'])}, {size(held)} of {size(limit)} in buffers", "")]),
     ]  # fmt: skip
+
+
+def _auxiliary(counts: Mapping[str, Any]) -> str:
+    """How many of the responses are not to pages: a robots.txt that is not there counts among the HTTP errors."""
+    number = counts["auxiliary"]
+    return f" ({count(number)} to robots.txt, sitemaps, feeds and probes)" if number else ""
 
 
 def hosts_text(hosts: Mapping[str, int]) -> str:

@@ -94,7 +94,10 @@ def _tiles(found: Mapping[str, Any]) -> str:
         ("pages", count(totals["pages"])),
         ("pages per second while it ran", average(totals["pages_per_s"])),
         ("bytes", size(totals["bytes"])),
-        ("attempts that failed", count(found["outcomes"].get("error", 0) + found["outcomes"].get("truncated", 0))),
+        (
+            "attempts at pages without a complete response",
+            count(found["outcomes"].get("error", 0) + found["outcomes"].get("truncated", 0)),
+        ),
         ("median response time", "–" if times["p50"] is None else _milliseconds(times["p50"])),
         ("requests per connection", "–" if each is None else average(each)),
         ("full TLS handshakes saved", count(connections["full_handshakes_saved"])),
@@ -131,7 +134,7 @@ def _attention(found: Mapping[str, Any]) -> str:
         looks.append(f"{_RESTS.get(word, word)} {count(number, 'time')} ({why})")
     if worst := found["rudest_hosts"]:
         named = ", ".join(
-            f"{one['host']} ({count(one['pushed_back'])} with 429 or 503, {count(one['bad'])} failed)"
+            f"{one['host']} ({count(one['pushed_back'])} with 429 or 503, {count(one['bad'])} failed or 4xx, 5xx)"
             for one in worst[:3]
         )
         looks.append(f"{TITLES['rudest_hosts']}: {named}")

@@ -17,7 +17,8 @@ STATUS: dict[str, Any] = {
     "rates": {"pages_per_s": 4.0, "responses_per_s": 4.5, "bytes_per_s": 66_000, "cpu_percent": 3.0,
               "loop_lag_s": 0.01},
     "counts": {"responses": 9, "pages": 8_123, "bytes": 1, "errors": 1, "denied": 1,
-               "answers": {"http_error": 13}, "outcomes": {"http_error": 13, "error": 1, "denied": 1}},
+               "answers": {"http_error": 13}, "auxiliary": 1,
+               "outcomes": {"http_error": 13, "error": 1, "denied": 1}},
     "urls": {"queued": 2_395, "waiting": 1, "done": 3_008, "denied": 0, "gave_up": 4, "suspect": 0},
     "held_back_by": {},
     "hosts": {"new": 0, "ready": 2, "backoff": 1, "held": 0, "blocked": 0, "total": 3, "with_work": 3},
@@ -43,7 +44,9 @@ def test_a_screen_shows_the_bottleneck_and_requests_in_flight() -> None:
     """State, the sentence that names the bottleneck, the oldest flights with age and stage, hosts, warnings."""
     text = "\n".join(shown())
     for words in (
-        "news is crawling  up 1 h", "politeness: 3 hosts with work", "8,123 in this run, ", "12.4 requests each",
+        "news is crawling  up 1 h", "politeness: 3 hosts with work", "8,123 in this run, ",
+        "9 (1 to robots.txt, sitemaps, feeds and probes), ",
+        "12.4 requests each",
         "13 HTTP errors, 1 error, 1 denied", "1 in backoff",
         "  attention    look: 1 host is backing off; it goes on by itself",
         "5,408 found: 3,008 fetched, 4 given up, 2,395 queued, 1 due later",

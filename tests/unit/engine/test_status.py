@@ -140,7 +140,8 @@ def test_all_views_of_one_instant_agree() -> None:
         assert counts["responses"] == progress["responses"] > 20
         assert counts["bytes"] == progress["bytes"] == metrics["crawler_response_bytes_total"]
         assert f"attempts     {sum(counts['outcomes'].values())}: " in shown
-        assert f"responses    {counts['responses']}, {rates['responses_per_s']:.1f}/s" in screen
+        responses = f"{counts['responses']} (1 to robots.txt, sitemaps, feeds and probes)"
+        assert f"responses    {responses}, {rates['responses_per_s']:.1f}/s" in screen
         for name in ("responses_per_s", "pages_per_s", "bytes_per_s"):
             assert rates[name] == progress[name] > 0
         assert 0.5 < rates["pages_per_s"] <= 1.0

@@ -215,7 +215,9 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
     assert by_name["rests.test"].until_at == NOW + 480
     assert by_name["a.test"].connections_open == 1
     assert by_name["a.test"].queued == 2
-    assert by_name["a.test"].p50_ms is not None
+    p50_ms = by_name["a.test"].p50_ms
+    assert p50_ms is not None
+    assert p50_ms == round(p50_ms, 2)
     order = sorted(rows, key=SORTS["state"])
     assert [row.state for row in order] == ["blocked", "held", "backoff", "backoff", "waiting", "new"]
     assert all(sorted(rows, key=key) for key in SORTS.values())
