@@ -88,15 +88,22 @@ class Unit:
 
 
 def unit_of(config: Path, root: Path = Path("/")) -> Unit | None:
-    """The unit that runs a configuration: crawler.service or an instance of crawler@.service, else crawler-again@."""
+    """The unit that runs a configuration: crawler.service, or an instance of crawler@.service. It is an instance of
+    crawler-again@.service if its timer is enabled, or if there is no other.
+    """
     config = config.resolve()
     files: dict[str, Path] = {}
     for folder in _FOLDERS:
         files = {path.name: path for path in (root / folder).glob("crawler*.service")} | files
-    for name in sorted(files, key=lambda name: (name.startswith("crawler-again@"), name)):
-        if (unit := _unit_if_it_runs(files[name], config, root)) is not None:
-            return unit
-    return None
+    enabled = {link.name for link in (root / _FOLDERS[0]).glob("*.wants/crawler-again@*.timer")}
+    units = [unit for path in files.values() if (unit := _unit_if_it_runs(path, config, root)) is not None]
+
+    def order(unit: Unit) -> tuple[int, str]:
+        if not unit.name.startswith("crawler-again@"):
+            return 1, unit.name
+        return 0 if unit.name.replace(".service", ".timer") in enabled else 2, unit.name
+
+    return min(units, key=order, default=None)
 
 
 def _unit_if_it_runs(path: Path, config: Path, root: Path) -> Unit | None:

@@ -100,6 +100,21 @@ def test_the_unit_of_rounds_counts_where_no_daemon_has_the_configuration(machine
     assert machine.unit(machine.config("news")).name == "crawler-again@news.service"
 
 
+def test_the_unit_of_rounds_counts_where_its_timer_is_enabled(machine: Machine) -> None:
+    """What the daemon's unit allows then helps nothing; the timer of another instance says nothing."""
+    wants = machine.units / "timers.target.wants"
+    wants.mkdir()
+    timer = "/etc/systemd/system/crawler-again@.timer"
+    (wants / "crawler-again@other.timer").symlink_to(timer)
+    assert machine.unit(machine.config("news")).name == "crawler@news.service"
+    (wants / "crawler-again@news.timer").symlink_to(timer)
+    assert machine.unit(machine.config("news")).name == "crawler-again@news.service"
+    machine.grant("ReadWritePaths=/srv/news", name="crawler@news.service")
+    config = machine.config("news", output={"directory": "/srv/news"})
+    found = refusals(machine.unit(config), load(config, [], {}, "run"), config)
+    assert "crawler-again@news.service may not write there" in words(found)
+
+
 def test_drop_ins_add_to_the_unit_and_remove_from_it(machine: Machine) -> None:
     """In order of name; an empty value removes all before it; a quoted word is one."""
     machine.grant("ReadWritePaths=/srv/one '/srv/the other'", 'Environment=CRAWLER_CRAWL__NAME=mine "X=a b"')
