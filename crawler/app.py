@@ -18,7 +18,7 @@ import uvloop
 
 from crawler import __version__, daemon
 from crawler.core.enums import StoppedBy
-from crawler.core.formatting import count, naming_key, timestamp
+from crawler.core.formatting import count, naming_key, shortened, timestamp
 from crawler.core.models import Round
 from crawler.core.options import Rules, ScopeOptions
 from crawler.core.scope import Scope
@@ -344,5 +344,5 @@ def with_seeds(settings: Settings, seeds: list[str]) -> Settings:
         try:
             parse_seed(text)
         except UrlError as error:
-            raise UrlError(error.reason, f"seed {redact_text(text)!r}: {error}") from None
+            raise UrlError(error.reason, f"seed {shortened(redact_text(text))!r}: {error}") from None
     return replace(settings, crawl=settings.crawl.model_copy(update={"seeds": tuple(seeds)}), file_seeds=())

@@ -20,7 +20,7 @@ from crawler.admin.control_server import Arguments, Caller, ControlServer
 from crawler.admin.metrics import exposition
 from crawler.admin.unix_socket import CommandRefused
 from crawler.core.enums import Exit
-from crawler.core.formatting import timestamp
+from crawler.core.formatting import shortened, timestamp
 from crawler.engine.engine import Engine
 from crawler.engine.monitoring.event_log import MAX_LOGGED_REFUSALS, EventLog
 from crawler.engine.monitoring.status import Bounded
@@ -323,8 +323,8 @@ class Reloader:
             Event.RELOAD_OK,
             changed=list(found.live),
             needs_restart=list(found.restart),
-            old={one["key"]: _shortened(one["old"]) for one in result["changed"]} or None,
-            new={one["key"]: _shortened(one["new"]) for one in result["changed"]} or None,
+            old={one["key"]: shortened(one["old"], MAX_LOGGED_VALUE) for one in result["changed"]} or None,
+            new={one["key"]: shortened(one["new"], MAX_LOGGED_VALUE) for one in result["changed"]} or None,
             new_seeds=result["new_seeds"] or None,
         )
         try:
@@ -343,10 +343,6 @@ def _reloadable(old: Settings, new: Settings) -> tuple[Settings, Changes]:
         new = replace(new, identity=new.identity.model_copy(update={"robots_token": old.robots_token}))
         found = replace(found, restart=(*found.restart, "identity.robots_token"))
     return new, found
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= MAX_LOGGED_VALUE else f"{text[: MAX_LOGGED_VALUE - 1]}…"
 
 
 def _fields_of(problem: Problem) -> dict[str, Any]:

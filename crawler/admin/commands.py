@@ -25,7 +25,7 @@ from crawler.engine.operations import (
     release,
     takedown_result,
 )
-from crawler.engine.scheduling.blocklist import block_of, block_result, blocked_name
+from crawler.engine.scheduling.blocklist import MAX_REASON, block_of, block_result, blocked_name
 from crawler.frontier.base import BlockedHost, FrontierFull
 from crawler.inspection.log.query import host_test
 
@@ -176,7 +176,7 @@ class Commands:
     async def _block(self, arguments: Arguments) -> object:
         """Block a host at once; the response is sent when the block is stored."""
         reason = arguments.get("reason", "")
-        if not isinstance(reason, str) or len(reason) > 1_000:
+        if not isinstance(reason, str) or len(reason) > MAX_REASON:
             raise CommandRefused('"reason" must be a text of 1000 characters at most')
         block = self._block_of(arguments, host_only=_flag(arguments, "host_only"), reason=reason)
         name, was = block.name, self._blocklist.get(block.name)

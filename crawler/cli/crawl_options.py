@@ -16,7 +16,7 @@ import click
 from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.default_crawl import default_crawl
 from crawler.cli.output import say
-from crawler.core.formatting import count
+from crawler.core.formatting import count, shortened
 from crawler.core.options import Rules
 from crawler.output_directory import CrawlPaths, find_paths, outputs_running
 from crawler.settings.configuration_errors import ConfigurationError, Problem
@@ -118,7 +118,12 @@ def shorthand_overrides(given: Mapping[str, Any], overrides: Sequence[str]) -> l
 def _shorthand_names(shorthands: Sequence[str]) -> dict[str, str]:
     """The option that was given, by the override that was made of it."""
     keys = {**_SHORTHANDS, "max-duration": "crawl.max_duration"}
-    return {f"-o {one}": f"--{name}" for one in shorthands for name, key in keys.items() if one.startswith(f"{key}=")}
+    return {
+        shortened(f"-o {one}"): f"--{name}"
+        for one in shorthands
+        for name, key in keys.items()
+        if one.startswith(f"{key}=")
+    }
 
 
 def load_settings(
@@ -144,7 +149,7 @@ def refuse_file_names(urls: Iterable[str], advice: str) -> None:
     in the file.
     """
     for text in urls:
-        if "://" not in text and Path(text).is_file():
+        if "://" not in text and os.path.isfile(text):  # noqa: PTH113 - of a name that is too long, is_file raises
             raise click.UsageError(f"{text} is a file here: {advice.format(text)}; https://{text} would be a URL")
 
 

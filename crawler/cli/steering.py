@@ -18,7 +18,7 @@ from crawler.cli.store_commands import with_store
 from crawler.core.enums import Exit
 from crawler.core.formatting import count, date_time, printable
 from crawler.engine import operations
-from crawler.engine.scheduling.blocklist import DOMAIN, Blocklist, block_of, block_result, blocked_name
+from crawler.engine.scheduling.blocklist import DOMAIN, MAX_REASON, Blocklist, block_of, block_result, blocked_name
 from crawler.frontier.base import Frontier, Recovered
 from crawler.settings.loading import load
 
@@ -87,6 +87,8 @@ def block(
     """
     if as_list == (name is not None):
         raise click.UsageError("name one HOST, or use --list")
+    if len(reason) > MAX_REASON:
+        raise click.UsageError(f"--reason is longer than {count(MAX_REASON, 'character')}")
     if as_json and not as_list:
         raise click.UsageError("--json is for --list")
     crawl = find_crawl(config, overrides, output, changes=not as_list)

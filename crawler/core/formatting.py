@@ -122,6 +122,11 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(char if char.isprintable() else "�" for char in text)
 
 
+def shortened(text: str, most: int = 200) -> str:
+    """At most so many characters of a text; "…" ends one that was longer."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def value_text(value: object) -> str:
     """A value of a log line or a request: "a, b" for a list, "true", "name: value" for a table, "" for None."""
     match value:

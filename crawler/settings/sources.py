@@ -16,6 +16,7 @@ from typing import Final
 import tomli
 
 from crawler.core import url
+from crawler.core.formatting import shortened
 from crawler.obs.fetch_line import redact_text
 from crawler.settings.configuration_errors import (
     ConfigurationError,
@@ -202,7 +203,8 @@ def from_overrides(overrides: Sequence[str]) -> Iterator[Given | Problem]:
         dotted, equals, text = override.partition("=")
         dotted = dotted.strip()
         section, _, name = dotted.partition(".")
-        source = ValueSource(f"-o {dotted}" if (section, name) in _SECRET else f"-o {override}", f"-o {dotted}")
+        place = dotted if (section, name) in _SECRET else override
+        source = ValueSource(shortened(f"-o {place}"), f"-o {dotted}")
         if equals and name:
             yield _from_text(section, name, text, source)
         else:

@@ -11,6 +11,7 @@ from crawler.core.models import Origin
 from crawler.core.url import UrlError, parse_seed, parse_typed
 from crawler.frontier.base import BlockedHost
 
+MAX_REASON = 1_000  # characters
 HOST = "host"
 DOMAIN = "domain"
 

@@ -81,6 +81,26 @@ def test_a_mistake_names_the_option(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("crawl", f"https://a.test/{'a' * 90_000}"),
+        ("crawl", "a" * 90_000),
+        ("crawl", "https://a.test/", "--exclude", f"re:({'a' * 90_000}"),
+        ("crawl", "https://a.test/", "--delay", "9" * 4_000),
+        ("check", "-o", f"scope.exclude=['re:({'a' * 90_000}']"),
+        ("block", "a.test", "--output", "x", "--reason", "a" * 90_000),
+    ],
+)
+def test_a_value_of_any_length_is_named_in_a_few_lines(
+    capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    assert main(list(words), standalone_mode=False) in (2, 78)
+    err = capsys.readouterr().err
+    assert 0 < len(err) < 600
+    assert err.startswith("--exclude: ") == ("--exclude" in words)
+
+
 @pytest.mark.parametrize(("name", "is_foreign"), [("README.md", True), ("c.toml", False)])
 def test_a_document_is_no_configuration(capsys: pytest.CaptureFixture[str], name: str, is_foreign: bool) -> None:
     """Its first line would have been repaired; that of a configuration is."""
