@@ -81,7 +81,8 @@ def _history(crawl: FoundCrawl, explanation: Explanation, now: float, *, full: b
                 and (state := last_host_state(events, origin.host, origin.port))
             ):
                 until = time_of_field(state, "until")
-                if until is not None and until > now and not any(step.verdict == "wait" for step in explanation.steps):
+                waits = any(step.verdict == "wait" and step.name != "trap" for step in explanation.steps)
+                if until is not None and until > now and not waits:
                     text = (
                         f"{state['to']} until {wall_time(until, now)} (in {duration(until - now)}): {state['reason']}"
                     )

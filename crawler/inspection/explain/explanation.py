@@ -171,7 +171,7 @@ class Conclusion:
                 explanation.headline = "not fetched yet: set aside, it belongs to a part of its host that looks endless"
                 explanation.next_text = (
                     "fetched when its host has nothing else queued, unless suspects like it led to more such pages; "
-                    f" `crawler release {self.case.origin.host}` has it fetched in any case"
+                    f"`crawler release {self.case.origin.host}` has it fetched in any case"
                 )
             case "forgotten":
                 explanation.verdict = "forgotten"

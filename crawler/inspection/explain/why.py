@@ -301,7 +301,7 @@ class Explainer:
                     else ""
                 )
                 text = f'"{name}" looks endless{when}: its pages are alike{spent}'
-                explanation.add("trap", "WAIT", text, template=name, spent=row["spent"])
+                explanation.add("trap", "wait", text, template=name, spent=row["spent"])
                 return
 
     def _budget_step(self, explanation: Explanation, case: Case) -> None:

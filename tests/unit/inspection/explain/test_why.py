@@ -488,14 +488,14 @@ async def test_a_suspect_is_shown_with_its_template(tmp_path: Path) -> None:
     explanation = explain(path, url, rules)
     assert (explanation.verdict, explanation.state, explanation.deny_reason) == ("suspect", "suspect", None)
     assert explanation.headline == "not fetched yet: set aside, it belongs to a part of its host that looks endless"
-    assert "`crawler release e.org`" in explanation.next_text
+    assert "more such pages; `crawler release e.org`" in explanation.next_text
     words = (
         '"/calendar/{date}" looks endless since 09:00:00Z: its pages are alike; '
         "200 suspects were fetched and led to more pages of the kind"
     )
-    assert step(explanation, "trap") == ("WAIT", words)
+    assert step(explanation, "trap") == ("wait", words)
     explanation = explain(path, "https://e.org/calendar/2031-01-01", rules)
-    assert (explanation.verdict, step(explanation, "trap")) == ("would_fetch", ("WAIT", words))
+    assert (explanation.verdict, step(explanation, "trap")) == ("would_fetch", ("wait", words))
     assert explain(path, "https://e.org/" + "a/" * 40, rules).deny_reason == "trap_path"
     await frontier.settle(batch(templates=[replace(row, released_at=NOW)]))
     explanation = explain(path, "https://e.org/calendar/2031-01-01", rules)
