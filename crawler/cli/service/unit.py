@@ -111,7 +111,7 @@ def _unit_if_it_runs(path: Path, config: Path, root: Path) -> Unit | None:
     if not at:
         return _unit(path, path.name, "", config, root)
     named = _value_of("-c", _command(_service(_lines([path]))))
-    pattern = re.escape(named).replace(re.escape("%i"), "(.+)", 1)
+    pattern = re.escape(named).replace(re.escape("%i"), "([^/]+)", 1)
     found = re.fullmatch(pattern.replace(re.escape("%i"), r"\1"), str(config))
     if found is None or not found.groups():
         return None

@@ -91,6 +91,10 @@ def test_the_unit_is_found_by_the_configuration_that_it_runs(machine: Machine) -
     elsewhere = machine.root / "crawler.toml"
     elsewhere.write_text("")
     assert unit_of(elsewhere, machine.root) is None
+    below = machine.configs / "old" / "news.toml"
+    below.parent.mkdir()
+    below.write_text("")
+    assert unit_of(below, machine.root) is None
 
 
 def test_the_unit_of_rounds_counts_where_no_daemon_has_the_configuration(machine: Machine) -> None:
