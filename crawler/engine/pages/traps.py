@@ -147,11 +147,14 @@ class TrapWatch:
         """The samples that a page belongs to."""
         templates = templates_of(target)
         for template in templates if len(traps.samples) < TEMPLATES_OF_HOST else templates[-2:]:
-            sample = traps.samples.get(template)
-            if sample is None:
-                sample = traps.samples[template] = TemplateSample()
-                self._templates += 1
-            yield template, sample
+            yield template, self._sample_of(traps, template)
+
+    def _sample_of(self, traps: HostTraps, template: str) -> TemplateSample:
+        sample = traps.samples.get(template)
+        if sample is None:
+            sample = traps.samples[template] = TemplateSample()
+            self._templates += 1
+        return sample
 
     # -- which URLs are suspects
 
@@ -324,8 +327,7 @@ class TrapWatch:
             counted = tuple(one for one in general if one in known and known[one].has_verdict)
         is_good = False
         if traps is not None and found is not None and check.trial is not None and not is_error_page:
-            sample = traps.samples.setdefault(check.trial, TemplateSample())
-            is_good = sample.learns(hashes_of(found.words))
+            is_good = self._sample_of(traps, check.trial).learns(hashes_of(found.words))
         elif traps is not None and check.trial is not None and processed.page is not None:
             is_good = self._is_new_media(traps, check.trial, processed)
         return PageNote(words, counted, check.trial, is_good, is_error_page)
@@ -335,7 +337,7 @@ class TrapWatch:
         kind = (processed.page.content_type or "") if processed.page is not None else ""
         if not kind.startswith(("image/", "video/", "audio/", "application/pdf")) or processed.payload_digest is None:
             return False
-        return traps.samples.setdefault(trial, TemplateSample()).learns_one(processed.payload_digest.encode())
+        return self._sample_of(traps, trial).learns_one(processed.payload_digest.encode())
 
     def page_stored(self, host: Host, settlement: Settlement, new_links: Sequence[tuple[int, int, str]]) -> bool:
         """Count a page that was stored. Return whether more templates have suspects now.

@@ -10,17 +10,21 @@ from collections.abc import Callable, Collection
 
 import pytest
 
-from crawler.core.enums import StoppedBy, TaskKind
-from crawler.core.models import FetchResult, Origin, Suspects, Task
+from crawler.content.html.fingerprint import Fingerprint
+from crawler.core.enums import DenyReason, StoppedBy, TaskKind
+from crawler.core.models import Denied, FetchResult, Origin, PageInfo, Suspects, Task
 from crawler.core.options import ScopeOptions, TrapOptions
 from crawler.core.url import canonical, target_of
 from crawler.core.url_templates import ERROR_PAGE_LINKS
 from crawler.engine.operations import release
 from crawler.engine.options import EngineOptions
 from crawler.engine.pages.recent_urls import RecentKeys
-from crawler.engine.pages.traps import GOOD_TRIAL, PLAIN_TRIALS, PROBES, TRIALS
+from crawler.engine.pages.response_processor import ProcessedResponse
+from crawler.engine.pages.traps import GOOD_TRIAL, PLAIN_TRIALS, PROBES, TRIALS, PageCheck, TrapWatch
+from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.frontier.base import Frontier, Totals
 from tests.support.engine import AT_ONCE, Harness
+from tests.support.fetching import FakeClock
 from tests.support.quick_frontier import QuickFrontier
 from tests.support.scripted_web import page, response
 from tests.support.trap_site import WORDS, TrapSite, prose
@@ -447,3 +451,22 @@ def test_a_trap_does_not_get_its_budget_anew_with_each_restart() -> None:
     assert spent["shop"] <= 400 + TRIALS
     assert spent["maze"] <= 600 + PLAIN_TRIALS
     assert spent["wiki"] <= 300 + PLAIN_TRIALS
+
+
+def test_every_template_with_a_sample_in_memory_is_counted() -> None:
+    """The bound on templates in memory holds by this count, also for a trial of a template that was unloaded."""
+    watch = TrapWatch(TrapOptions(), QuickFrontier(), FakeClock(), random.Random(1), lambda name, fields: None)
+    host = Host(1, Origin("https", "trap.test", 443), PolitenessKey("trap.test", 0.0))
+    task = Task(7, f"{SITE}/calendar/2026-11-25")
+    for fingerprint, page_info in (
+        (Fingerprint(frozenset({b"word"})), None),
+        (None, PageInfo(content_type="image/png")),
+    ):
+        watch.trials_queued(host, "/calendar/{date}", [task.id])
+        processed = ProcessedResponse(Denied(DenyReason.ROBOTS, ""), fingerprint=fingerprint, page=page_info)
+        processed.payload_digest = "sha256:A"
+        check = PageCheck(needs_words=True, trial="/calendar/{date}")
+        assert watch.note_page(host, task, check, processed, is_error_page=False).trial == "/calendar/{date}"
+        assert watch._templates == len(watch._hosts[host.id].samples) == 1
+        watch.unload(host)
+        assert watch._templates == len(watch._hosts[host.id].samples) == 0
