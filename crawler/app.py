@@ -268,8 +268,6 @@ async def _serve(
 ) -> StoppedBy:
     """Run the crawl with its control socket, its status page and what is called regularly."""
     monitor = engine.monitor
-    await service.open()
-    await monitor.sample()
     periodic: list[daemon.Periodic] = [
         (SAMPLE_S, service.sample),
         (daemon.PROGRESS_S, lambda: logs.emit(Event.PROGRESS, monitor.status().as_progress())),
@@ -277,6 +275,8 @@ async def _serve(
     if (on_status := view.on_status) is not None:
         periodic.append((VIEW_S, lambda: on_status(monitor.status(), next(iter(reporter.recent_errors), None))))
     try:
+        await service.open()
+        await monitor.sample()
         return await daemon.serve(
             engine,
             notifier=Notifier(os.environ),

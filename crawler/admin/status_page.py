@@ -185,13 +185,12 @@ class WebServer:
         self._closing.set()
         if self._actions is not None:
             self._actions.close()
-        if self._server is None:
-            return
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
         if self._aborting is not None:
             self._aborting.cancel()
         await self._runner.cleanup()
-        if self._listen.startswith("/"):
+        if self._server is not None and self._listen.startswith("/"):
             unix_socket.remove(Path(self._listen))
 
     @web.middleware

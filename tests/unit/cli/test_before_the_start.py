@@ -56,7 +56,12 @@ def test_an_address_that_is_taken_names_its_key(capfd: pytest.CaptureFixture[str
         other.listen()
         place = f"127.0.0.1:{other.getsockname()[1]}"
         code, said = told(capfd, "crawl", "https://a.test/", "--output", "out", "-o", f"admin.listen={place}")
-    assert (code, said) == (74, f"crawler: admin.listen {place}: Address already in use\n")
+        assert (code, said) == (74, f"crawler: admin.listen {place}: Address already in use\n")
+        told(
+            capfd, "crawl", "https://a.test/", "--output", "out", "-o", f"admin.listen={place}",
+            "-o", "admin.actions=true",
+        )  # fmt: skip
+    assert not list(Path("out").glob("*.token"))
 
 
 @pytest.mark.parametrize("key", ["admin.listen", "admin.socket"])
