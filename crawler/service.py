@@ -115,6 +115,7 @@ class Service:
         self.control.open()
 
     async def close(self) -> None:
+        """Close what `open` opened, also if it failed half-way."""
         unlink_configuration(self._link)
         if self._web is not None:
             await self._web.close()
@@ -148,7 +149,7 @@ class Service:
             "token_file": None if self._token_file is None else str(self._token_file.absolute()),
         }
         status = self._about | self._engine.monitor.status().as_json() | beside
-        disk = self._free_bytes(), self.reloader.settings.output.min_free
+        disk = _free_bytes(self.reloader.settings.output_directory), self.reloader.settings.output.min_free
         return status | {
             "attention": attention(status, self.stall(), *disk),
             "recent_errors": [asdict(one) for one in self._reporter.recent_errors],
@@ -164,15 +165,9 @@ class Service:
             log_dropped=self._logs.dropped,
             last_reload_succeeded=self.reloader.last_succeeded,
             progress_at=self._engine.health.progress_at,
-            free_bytes=self._free_bytes(),
+            free_bytes=_free_bytes(self.reloader.settings.output_directory),
             min_free_bytes=self.reloader.settings.output.min_free,
         )
-
-    def _free_bytes(self) -> int | None:
-        try:
-            return shutil.disk_usage(self.reloader.settings.output_directory).free
-        except OSError:  # the output is gone, or its file system is
-            return None
 
     async def why(self, url: str) -> Mapping[str, Any]:
         """Why a URL was fetched or not, read from the store in a thread."""
@@ -332,7 +327,16 @@ class Reloader:
             write_run_file(new.paths(), run_id=self._logs.run_id, configuration=self._configuration, rules=rules)
         except OSError as error:  # on a full disk: other programs judge by the older rules until the next reload
             output = str(new.output_directory)
-            self._logs.event(Event.DISK_LOW, path=output, free_bytes=0, min_free_bytes=0, detail=str(error))
+            free, min_free = _free_bytes(new.output_directory) or 0, new.output.min_free
+            self._logs.event(Event.DISK_LOW, path=output, free_bytes=free, min_free_bytes=min_free, detail=str(error))
+
+
+def _free_bytes(directory: Path) -> int | None:
+    """The bytes that are free on the disk of a directory; None if it is gone, or its file system is."""
+    try:
+        return shutil.disk_usage(directory).free
+    except OSError:
+        return None
 
 
 def _reloadable(old: Settings, new: Settings) -> tuple[Settings, Changes]:
