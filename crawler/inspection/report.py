@@ -4,7 +4,6 @@ The report is one dict of plain values from the totals of the log, from events a
 it, the HTML page draws it.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -15,10 +14,10 @@ from crawler.core.enums import Next, UrlState
 from crawler.core.models import Origin
 from crawler.core.outcomes import UrlCounts
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.log.query import Line, Matcher, Query
-from crawler.inspection.log.rotated_log import RotatedLog, epoch, select
+from crawler.inspection.log.query import Line, Matcher, Query, matching
+from crawler.inspection.log.rotated_log import RotatedLog, epoch
 from crawler.inspection.log.totals import HostTally, LogTotals, RunningTime
-from crawler.obs.fetch_line import redact
+from crawler.obs.fetch_line import host_of, redact
 
 # The title of each part, the same in text and HTML.
 TITLES: Final = {
@@ -42,7 +41,6 @@ LISTED: Final = 10
 SEEDS_LISTED: Final = 20
 SEEDS_WITHIN_S: Final = 4.0
 _MIN_RESPONSES: Final = 5  # of a host among the slowest: fewer make no quantile
-_PORT: Final = re.compile(r":\d+$")
 _REORDERED: Final = 10_000  # requests; more are never processed at once
 _NOTED: Final = ("start", "stop", "recovered", "reload_ok", "reload_failed", "disk_low", "disk_ok", "log_dropped",
                  "tls_verify_off", "scope_widened", "loop_lag", "outage")  # fmt: skip
@@ -68,8 +66,7 @@ class EventTotals:
             case "url_skipped":
                 reason, url = str(line.get("deny_reason")), str(line.get("url_full", ""))
                 hosts, _ = self.skipped.setdefault(reason, (set(), url))
-                authority = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
-                hosts.add(_PORT.sub("", authority))
+                hosts.add(host_of(url))
             case "host_state" if line.get("to") in ("backoff", "held"):
                 self.states[f"{line.get('to')}: {line.get('reason')}"] += 1
             case event if event in _NOTED:
@@ -82,10 +79,8 @@ class EventTotals:
 def total_events(parts: RotatedLog, query: Query) -> tuple[EventTotals, list[str]]:
     """Count the events of a period. The second value says what could not be read."""
     found, matcher = EventTotals(), Matcher(query)
-    for log_range in select(parts, epoch(query.since), epoch(query.until)):
-        for block in log_range.part.blocks(log_range.start, log_range.end):
-            for _, line in matcher.find(block):
-                found.add(line)
+    for _, line in matching(parts, matcher):
+        found.add(line)
     return found, parts.problems() + matcher.problems("events.jsonl")
 
 
@@ -310,8 +305,6 @@ class HostReport:
 def requests_to(parts: RotatedLog, matcher: Matcher, host: str) -> Iterable[tuple[bytes, Line, HostReport]]:
     """Each line about a host, as its bytes and parsed, and the figures up to it."""
     figures = HostReport(host)
-    for log_range in select(parts, epoch(matcher.query.since), epoch(matcher.query.until)):
-        for block in log_range.part.blocks(log_range.start, log_range.end):
-            for raw, line in matcher.find(block):
-                figures.add(line)
-                yield raw, line, figures
+    for raw, line in matching(parts, matcher):
+        figures.add(line)
+        yield raw, line, figures

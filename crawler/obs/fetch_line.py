@@ -220,8 +220,8 @@ def _add_connection(line: Line, connection: ConnectionInfo, sent_at: float) -> N
 
 
 def host_of(url: str) -> str:
-    """The host of a URL that `core.url.parse` returned, without userinfo, port or brackets."""
-    authority = url.split("/", 3)[2].rpartition("@")[2]
+    """The host of a URL that `core.url.parse` returned, without userinfo, port or brackets; "" for other text."""
+    authority = "".join(url.split("/", 3)[2:3]).rpartition("@")[2]
     if authority.startswith("["):
-        return authority[1 : authority.index("]")]
+        return authority[1:].partition("]")[0]
     return authority.partition(":")[0]

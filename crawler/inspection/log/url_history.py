@@ -13,7 +13,7 @@ import orjson
 
 from crawler.inspection.log.query import Line
 from crawler.inspection.log.rotated_log import LogRange, RotatedLog, bracket, cut, epoch, newest, select
-from crawler.obs.fetch_line import redact
+from crawler.obs.fetch_line import host_of, redact
 
 EVENTS_SEARCHED: Final = 64 * 1024 * 1024
 _SOUGHT: Final = (b'"host_state"', b'"conn_open"', b'"conn_close"')
@@ -160,13 +160,11 @@ def last_host_state(parts: RotatedLog, host: str, port: int) -> Line | None:
 
 def skipped_of_host(parts: RotatedLog, host: str, reason: str) -> Line | None:
     """The last `url_skipped` event of a host for this reason; each run logs the first such link."""
-    return _last_event(
-        parts, "url_skipped", f"//{host}", lambda line: _host_of(line) == host and line.get("deny_reason") == reason
-    )
 
+    def is_wanted(line: Line) -> bool:
+        return line.get("deny_reason") == reason and host_of(str(line.get("url_full", ""))) == host.strip("[]")
 
-def _host_of(line: Line) -> str:
-    return str(line.get("url_full", "")).partition("://")[2].partition("/")[0].partition(":")[0]
+    return _last_event(parts, "url_skipped", f"//{host}", is_wanted)
 
 
 def _last_event(parts: RotatedLog, event: str, needle: str, test: Callable[[Line], bool]) -> Line | None:
