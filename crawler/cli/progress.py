@@ -44,8 +44,9 @@ _STOPPED_BY: Final[Mapping[str, str]] = {
 }
 # Events that the panel shows, or that a message says already.
 _SHOWN_OTHERWISE: Final = frozenset(
-    ("start", "ready", "progress", "drain", "stop", "disk_low", "disk_ok", "file_lost", "descriptors_few", "swept")
-)
+    ("start", "ready", "progress", "drain", "stop", "disk_low", "disk_ok", "file_lost", "descriptors_few",
+     "reevaluation_over")
+)  # fmt: skip
 
 
 class Progress:

@@ -12,7 +12,7 @@ cannot be read, its URLs are judged by the other rules, and the host must still 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from crawler.core.clock import Clock
@@ -45,8 +45,8 @@ class _ReevaluatedTotals:
 class Reevaluation:
     """Re-evaluates hosts, one after another.
 
-    `on_event` is called with `rejudged` for each host with changed URLs, and with `swept` when new rules were applied
-    to all hosts.
+    `on_event` is called with `reevaluated` for each host with changed URLs, and with `reevaluation_over` when new rules
+    were applied to all hosts.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Reevaluation:
             self._totals.denied += refused
             self._totals.queued += let_in
         if refused or let_in:
-            self._on_event(Event.REJUDGED, {**_server_fields(host), "denied": refused, "queued": let_in})
+            self._on_event(Event.REEVALUATED, {**_server_fields(host), "denied": refused, "queued": let_in})
 
     async def _reevaluate_urls(self, host: Host, state: UrlState) -> int:
         """Judge a host's URLs of one state. Return how many changed."""
@@ -216,7 +216,7 @@ class Reevaluation:
     def _report_end(self) -> None:
         totals, self._totals = self._totals, None
         if totals is not None:
-            self._on_event(Event.SWEPT, {"hosts": totals.hosts, "denied": totals.denied, "queued": totals.queued})
+            self._on_event(Event.REEVALUATION_OVER, asdict(totals))
 
     async def count(self, scope: Scope) -> dict[str, object]:
         """Count the changes of a new scope: queued URLs that it would deny, and denied URLs that would be queued.

@@ -21,7 +21,7 @@ class Event(StrEnum):
     RELOAD_OK = "reload_ok"
     RELOAD_FAILED = "reload_failed"
     CONTROL = "control"
-    SWEPT = "swept"  # stored URLs were judged by changed rules; numbers of those denied and queued again
+    REEVALUATION_OVER = "reevaluation_over"  # of all hosts, by changed rules; numbers of URLs denied and queued again
     PROGRESS = "progress"
     HOURS = "hours"
     SCHEDULE = "schedule"
@@ -43,7 +43,7 @@ class Event(StrEnum):
     SCOPE_WIDENED = "scope_widened"
     PROBE = "probe"
     SUSPECT = "suspect"
-    REJUDGED = "rejudged"
+    REEVALUATED = "reevaluated"
     ROBOTS_CHANGED = "robots_changed"
     OUTAGE = "outage"
     OUTAGE_OVER = "outage_over"
@@ -74,11 +74,11 @@ def _spec(required: str = "", optional: str = "", *, level: int = logging.INFO, 
 CATALOGUE: Final[Mapping[Event, Spec]] = {
     Event.START: _spec("version pid", "config output agent seeds python proxy round round_started_at", lifecycle=True),
     Event.READY: _spec("", "queued waiting hosts socket admin dur_ms", lifecycle=True),
-    Event.RECOVERED: _spec("clean", "orphans cut missing truncated_bytes hosts rests", lifecycle=True),
+    Event.RECOVERED: _spec("clean", "orphans cut missing truncated_bytes hosts backoffs", lifecycle=True),
     Event.RELOAD_OK: _spec("changed needs_restart", "old new new_seeds", lifecycle=True),
     Event.RELOAD_FAILED: _spec("message", "file line column", level=logging.ERROR, lifecycle=True),
     Event.CONTROL: _spec("command", "arguments affected pid uid detail", lifecycle=True),
-    Event.SWEPT: _spec("hosts denied queued", lifecycle=True),
+    Event.REEVALUATION_OVER: _spec("hosts denied queued", lifecycle=True),
     Event.PROGRESS: _spec(
         "responses_per_s pages_per_s bytes_per_s queued hosts bottleneck",
         "responses pages bytes errors denied waiting in_flight connections hosts_resting loop_lag_ms memory_bytes "
@@ -121,7 +121,7 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     Event.SUSPECT: _spec(
         "server_address template why action", "server_port judged alike pages urls", level=logging.WARNING
     ),
-    Event.REJUDGED: _spec("server_address denied queued", "server_port"),
+    Event.REEVALUATED: _spec("server_address denied queued", "server_port"),
     Event.ROBOTS_CHANGED: _spec("server_address added removed", "server_port"),
     Event.OUTAGE: _spec("hosts since error_type", level=logging.WARNING),
     Event.OUTAGE_OVER: _spec("hosts outage_s", level=logging.WARNING),

@@ -117,8 +117,8 @@ def test_a_reload_comes_into_force_whole_or_not_at_all(server: Nginx, tmp_path: 
         assert sum(target.startswith("/gz/") for _, target in server.places()[before + 1 :]) == 0
         configured(server, tmp_path, WWW, politeness=slow)
         process.send_signal(signal.SIGHUP)
-        assert wait_until(lambda: len(events(crawl, "swept")) >= 2, process)
-        assert events(crawl, "swept")[-1]["queued"] > 0
+        assert wait_until(lambda: len(events(crawl, "reevaluation_over")) >= 2, process)
+        assert events(crawl, "reevaluation_over")[-1]["queued"] > 0
         before = len(server.places())
         assert wait_until(lambda: any(target.startswith("/gz/") for _, target in server.places()[before:]), process), (
             "what the wider scope allows again was not asked for"
@@ -173,7 +173,7 @@ def test_a_start_with_a_wider_scope_takes_back_what_a_narrower_one_denied(server
     again = [server.url(*place) for place in server.places()[asked:]]
     assert denied <= set(again)
     assert max(Counter(server.places()).values()) == 1
-    assert events(crawl, "swept")[-1]["queued"] == len(denied)
+    assert events(crawl, "reevaluation_over")[-1]["queued"] == len(denied)
 
 
 def reloads_under_load(server: Nginx, directory: Path, count: int) -> None:

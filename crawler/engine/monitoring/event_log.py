@@ -88,8 +88,8 @@ class EventLog:
     def event(self, name: Event, fields: dict[str, object]) -> None:
         """Log an event with its fields unchanged. URLs denied or queued again by changed rules are a message too."""
         self._logs.emit(name, fields)
-        match fields:
-            case {"denied": int(denied), "queued": int(queued)} if name is Event.SWEPT and (denied or queued):
+        match name, fields:
+            case Event.REEVALUATION_OVER, {"denied": int(denied), "queued": int(queued)} if denied or queued:
                 self._notify(
                     f"the rules were changed: {count(denied, 'queued URL')} denied now, "
                     f"{count(queued, 'denied URL')} queued again"
@@ -257,7 +257,7 @@ class EventLog:
             return
         fields: dict[str, object] = {"clean": recovered.clean, "hosts": len(recovered.hosts)}
         if recovered.backoffs:
-            fields["rests"] = len(recovered.backoffs)
+            fields["backoffs"] = len(recovered.backoffs)
         if recovery.truncated_bytes:
             fields["truncated_bytes"] = recovery.truncated_bytes
         if recovery.orphans:

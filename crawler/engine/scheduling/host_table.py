@@ -255,7 +255,7 @@ class HostTable:
         if not host.ever_responded:
             self._mark_responded(host)
         if host.politeness.failures:
-            self._log_state(host, HostState.BACKOFF, HostState.READY, "answered")
+            self._log_state(host, HostState.BACKOFF, HostState.READY, "responded")
             host.politeness = host.politeness.recovered()
 
     def _update_adaptive_delay(self, key: PolitenessKey, response_s: float) -> None:
@@ -280,7 +280,7 @@ class HostTable:
         if key.politeness.failures:
             key.politeness = key.politeness.recovered()
             self._changed_backoffs[key.name] = Backoff(key.name, 0.0, 0, "")
-            self._log_state(self.hosts[lease.host_id], HostState.BACKOFF, HostState.READY, "answered")
+            self._log_state(self.hosts[lease.host_id], HostState.BACKOFF, HostState.READY, "responded")
 
     def throttled(self, lease: Lease, status: int, wait_s: float | None) -> float:
         """Make the whole key back off after a 429 or 503, for `wait_s` if the server gave it. Returns the seconds."""

@@ -235,6 +235,6 @@ def test_events_are_told_in_sentences_above_the_panel() -> None:
     for name, fields, _ in EVENTS:
         assert problems_of_event(name, fields) == []
         progress.show(common | {"event": name} | fields)
-    for name in ("start", "ready", "progress", "drain", "stop", "swept"):
+    for name in ("start", "ready", "progress", "drain", "stop", "reevaluation_over"):
         progress.show(common | {"event": name, "level": "info"})
     assert file.getvalue().splitlines() == [sentence for _, _, sentence in EVENTS]

@@ -47,16 +47,16 @@ async def says_robots(engine: Harness, verdict: str, body: bytes | None = None) 
 
 async def reevaluated(engine: Harness, to: Scope, name: str) -> dict[str, object]:
     """Apply another scope, and return the event at the end of the re-evaluation."""
-    before = len(engine.events_named("swept"))
+    before = len(engine.events_named("reevaluation_over"))
     engine.url_policy.scope = to
     engine.reevaluation.rules_changed(await engine.frontier.judge_by(name))
     await until_idle(engine, before)
-    return engine.events_named("swept")[-1]
+    return engine.events_named("reevaluation_over")[-1]
 
 
 async def until_idle(engine: Harness, before: int) -> None:
     task = asyncio.ensure_future(engine.reevaluation.run())
-    while len(engine.events_named("swept")) == before:
+    while len(engine.events_named("reevaluation_over")) == before:
         await elapse(0.01)
     task.cancel()
 

@@ -69,13 +69,13 @@ def test_a_new_disallow_denies_queued_urls_and_its_removal_queues_them_again(fro
         engine = engine_on(store(frontier), "User-agent: *\nDisallow: /x\n", forbids, "User-agent: *\nDisallow: /c/\n")
         crawling = asyncio.ensure_future(engine.run())
         await elapse(DAY + 3 * HOUR)
-        (changed,), (rejudged,) = engine.events_named("robots_changed"), engine.events_named("rejudged")
+        (changed,), (reevaluated,) = engine.events_named("robots_changed"), engine.events_named("reevaluated")
         assert changed["added"] == ["Disallow: /b/", "Disallow: /c/"]
         assert changed["removed"] == ["Disallow: /x"]
         totals = await engine.frontier.totals()
         before = fetched(engine, "b") + fetched(engine, "c")
-        assert rejudged["queued"] == 0
-        assert 40 <= int(str(rejudged["denied"])) <= totals.denied <= 50 - before
+        assert reevaluated["queued"] == 0
+        assert 40 <= int(str(reevaluated["denied"])) <= totals.denied <= 50 - before
         assert fetched(engine, "a") > 20
         assert engine.host("a.test").queued == totals.queued
         await elapse(5 * DAY)
@@ -83,7 +83,7 @@ def test_a_new_disallow_denies_queued_urls_and_its_removal_queues_them_again(fro
         await crawling
         assert fetched(engine, "a") == fetched(engine, "b") == 25
         assert fetched(engine, "c") < 25
-        counts = [(line["denied"], line["queued"]) for line in engine.events_named("rejudged")]
+        counts = [(line["denied"], line["queued"]) for line in engine.events_named("reevaluated")]
         assert len(counts) == 2
         assert int(str(counts[1][1])) >= 20
         host = engine.host("a.test")
@@ -138,7 +138,7 @@ def test_a_host_that_cannot_be_judged_remains_to_be_reevaluated() -> None:
         engine.reevaluation.add_hosts([host.id])
         await elapse(60)
         assert engine.reevaluation.is_idle
-        assert engine.events_named("rejudged") == []
+        assert engine.events_named("reevaluated") == []
         assert await engine.frontier.reevaluation_mark(host.id) == 1
         engine.crawl.drain()
         await crawling
