@@ -72,29 +72,28 @@ def _spec(required: str = "", optional: str = "", *, level: int = logging.INFO, 
 
 
 CATALOGUE: Final[Mapping[Event, Spec]] = {
-    Event.START: _spec("version pid", "config output agent seeds python proxy round round_started_at", lifecycle=True),
+    Event.START: _spec("version pid", "config output agent python proxy round round_started_at", lifecycle=True),
     Event.READY: _spec("", "queued waiting hosts socket admin dur_ms", lifecycle=True),
     Event.RECOVERED: _spec("clean", "orphans cut missing truncated_bytes hosts backoffs", lifecycle=True),
     Event.RELOAD_OK: _spec("changed needs_restart", "old new new_seeds", lifecycle=True),
     Event.RELOAD_FAILED: _spec("message", "file line column", level=logging.ERROR, lifecycle=True),
-    Event.CONTROL: _spec("command", "arguments affected pid uid detail", lifecycle=True),
+    Event.CONTROL: _spec("command", "arguments pid uid detail", lifecycle=True),
     Event.REEVALUATION_OVER: _spec("hosts denied queued", lifecycle=True),
     Event.PROGRESS: _spec(
         "responses_per_s pages_per_s bytes_per_s queued hosts bottleneck",
-        "responses pages bytes errors denied waiting in_flight connections hosts_resting loop_lag_ms memory_bytes "
-        "max_rss_bytes cpu_percent log_dropped open_at",
+        "responses pages bytes errors denied waiting in_flight connections max_rss_bytes cpu_percent open_at",
         lifecycle=True,
     ),
     Event.HOURS: _spec("open", "until", lifecycle=True),
     Event.SCHEDULE: _spec("what", "queued round next", lifecycle=True),
     Event.ROUND_OVER: _spec("round started_at visited unchanged changed gone failed new", lifecycle=True),
-    Event.DRAIN: _spec("", "in_flight timeout_s reason", lifecycle=True),
+    Event.DRAIN: _spec("", "in_flight reason", lifecycle=True),
     Event.STOP: _spec(
         "reason",
-        "responses pages bytes errors dur_ms released round round_ended visited unchanged changed gone failed new",
+        "responses pages bytes errors dur_ms round round_ended visited unchanged changed gone failed new",
         lifecycle=True,
     ),
-    Event.LOOP_LAG: _spec("lag_ms", "task", level=logging.WARNING),
+    Event.LOOP_LAG: _spec("lag_ms", level=logging.WARNING),
     Event.CLOCK_SET: _spec("step_s", level=logging.WARNING),
     Event.CONN_OPEN: _spec(
         "conn_id server_address network_peer_address",

@@ -69,7 +69,7 @@ def test_a_field_named_like_a_keyword(logs: Logs, tmp_path: Path) -> None:
 
 def test_secrets_never_reach_an_event(logs: Logs, tmp_path: Path) -> None:
     """URLs are redacted in every field."""
-    logs.event(Event.START, version="1", pid=1, seeds=["https://u:p@e.org/"], config="see https://e.org/?key=1")
+    logs.event(Event.RELOAD_OK, changed=["https://u:p@e.org/"], needs_restart="see https://e.org/?key=1")
     logs.close()
     text = (tmp_path / "events.jsonl").read_text()
     assert "https://***@e.org/" in text
