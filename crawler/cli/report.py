@@ -185,7 +185,7 @@ def _text(found: Mapping[str, Any]) -> list[str]:
     for one in found["robots_unreadable"]:
         why = unreadable_robots(one["status"], one["error_type"])
         add("held", f"{count(one['hosts'], 'host')}: {why}, so no page is requested")
-    for section in ("errors", "connect_failures", "rests", "refusals"):
+    for section in ("errors", "connect_failures", "backoffs", "refusals"):
         _section(lines, pen, TITLES[section], [(name, count(number)) for name, number in found[section].items()])
     _section(
         lines, pen, TITLES["refused_links"],
@@ -198,7 +198,7 @@ def _text(found: Mapping[str, Any]) -> list[str]:
             for name, one in found["content_types"].items()
         ],
     )  # fmt: skip
-    for section in ("slowest_hosts", "rudest_hosts"):
+    for section in ("slowest_hosts", "faultiest_hosts"):
         _hosts(lines, pen, TITLES[section], found[section])
     _section(
         lines,
@@ -237,7 +237,7 @@ def _hosts(lines: list[str], pen: Pen, title: str, hosts: list[dict[str, Any]]) 
         return
     rows = [
         (
-            printable(one["host"]), count(one["attempts"]), f"{one['ok']}/{one['bad']}", count(one["pushed_back"]),
+            printable(one["host"]), count(one["attempts"]), f"{one['ok']}/{one['bad']}", count(one["throttled"]),
             quantiles(one["p50_ms"], one["p95_ms"]),
             "" if one["requests_per_connection"] is None else average(one["requests_per_connection"]),
             printable(one["most_frequent_error"] or ""),
@@ -300,9 +300,9 @@ def _denied_in_store(crawl: FoundCrawl, host: str) -> int | None:
 
 
 def _host_text(values: Mapping[str, Any], pen: Pen, denied: int | None) -> list[str]:
-    if not values["requests"] and not values["refused_by_us"]:
+    if not values["requests"] and not values["denied"]:
         return [f"the logs have no request to {printable(values['host'])}"]
-    gap_s = values["shortest_rest_s"]
+    gap_s = values["shortest_gap_s"]
     unknown = (
         "one request only" if values["requests"] < 2 else "not known: the log has fewer than two times of requests"
     )
@@ -313,7 +313,7 @@ def _host_text(values: Mapping[str, Any], pen: Pen, denied: int | None) -> list[
         ("requests", f"{count(values['requests'])}{each}, {size(values['bytes'])}"),
         ("from … to", f"{date_time(values['first'])} … {date_time(values['last'])}"),
         ("outcomes", _counts_text(values["outcomes"], pen, OUTCOME_COLOURS)),
-        ("denied", f"{count(values['refused_by_us'], 'URL')} when due, by robots.txt or the crawl's own rules{stored}"),
+        ("denied", f"{count(values['denied'], 'URL')} when due, by robots.txt or the crawl's own rules{stored}"),
         ("times above", "from the lease to the stored page, with waiting, connecting and parsing"),
         ("connections", f"{count(values['connections'])} to {', '.join(list(values['addresses'])[:4]) or 'nowhere'}"),
         ("shortest gap", f"{gap} (from the end of a response to the next request)"),

@@ -23,12 +23,12 @@ from crawler.obs.fetch_line import host_of, redact
 TITLES: Final = {
     "errors": "Errors",
     "connect_failures": "Connections that failed",
-    "rests": "Hosts that backed off or were held",
+    "backoffs": "Hosts that backed off or were held",
     "refusals": "Denied requests",
     "refused_links": "Refused links",
     "content_types": "Content types",
     "slowest_hosts": "Slowest hosts",
-    "rudest_hosts": "Hosts with the most throttling and errors",
+    "faultiest_hosts": "Hosts with the most throttling and errors",
     "busiest_hosts": "Busiest hosts",
     "slowest_urls": "Slowest responses, from the request to the last byte",
     "seeds_not_reached": "Seeds not reached",
@@ -117,7 +117,7 @@ def report(tally: LogTotals, events: EventTotals, reader: StoreReader | None) ->
             reason: {"hosts": len(hosts), "sample": redact(sample)}
             for reason, (hosts, sample) in sorted(events.skipped.items())
         },
-        "rests": _ordered(events.states),
+        "backoffs": _ordered(events.states),
         "content_types": {
             name: {"responses": number, "bytes": tally.content_bytes[name]}
             for name, number in tally.content_types.most_common(LISTED)
@@ -134,7 +134,7 @@ def report(tally: LogTotals, events: EventTotals, reader: StoreReader | None) ->
         },
         "hosts": len(tally.hosts),
         "slowest_hosts": [_host(name, host) for name, host in _slowest(tally)],
-        "rudest_hosts": [_host(name, host) for name, host in _most_faulty(tally)],
+        "faultiest_hosts": [_host(name, host) for name, host in _most_faulty(tally)],
         "busiest_hosts": [_host(name, host) for name, host in _busiest(tally)],
         "slowest_urls": [{"url": url, "ms": round(ms, 1)} for ms, url in sorted(tally.slowest, reverse=True)],
         "seeds_not_reached": _seeds(reader),
@@ -191,7 +191,7 @@ def _host(name: str, host: HostTally) -> dict[str, Any]:
         "attempts": host.attempts,
         "ok": host.good,
         "bad": host.bad,
-        "pushed_back": host.throttled,
+        "throttled": host.throttled,
         "p50_ms": _round(host.spread.quantile(0.5)),
         "p95_ms": _round(host.spread.quantile(0.95)),
         "requests_per_connection": round(host.requests / host.opened, 1) if host.opened else None,
@@ -230,14 +230,14 @@ def _unreadable(reader: StoreReader | None) -> list[dict[str, Any]]:
 
 @dataclass(slots=True)
 class HostReport:
-    """Figures of all requests to a host. `shortest_rest_s` is the shortest time from the end of a response to the next
+    """Figures of all requests to a host. `shortest_gap_s` is the shortest time from the end of a response to the next
     request; below 0 they overlapped. Lines are in the order in which responses were processed: the last `_REORDERED`
     requests are held in a heap, from which they are taken in the order in which they were sent.
     """
 
     host: str
     requests: int = 0
-    refused: int = 0
+    denied: int = 0
     first_ts: str = ""
     last_ts: str = ""
     running: RunningTime = field(default_factory=RunningTime)
@@ -245,7 +245,7 @@ class HostReport:
     outcomes: Counter[str] = field(default_factory=Counter)
     addresses: Counter[str] = field(default_factory=Counter)
     connections: int = 0
-    shortest_rest_s: float | None = None
+    shortest_gap_s: float | None = None
     _pending: list[tuple[float, float]] = field(default_factory=list)  # a heap of (sent, response ended)
     _last_end: float | None = None
 
@@ -256,7 +256,7 @@ class HostReport:
         self.last_ts = ts
         self.running.add(str(line.get("run_id", "")), ts)
         if outcome == "denied":  # no request
-            self.refused += 1
+            self.denied += 1
             return
         self.outcomes[outcome] += 1
         self.requests += 1
@@ -278,7 +278,7 @@ class HostReport:
         begin, end = heappop(self._pending)
         if self._last_end is not None:
             gap_s = begin - self._last_end
-            self.shortest_rest_s = gap_s if self.shortest_rest_s is None else min(gap_s, self.shortest_rest_s)
+            self.shortest_gap_s = gap_s if self.shortest_gap_s is None else min(gap_s, self.shortest_gap_s)
             end = max(end, self._last_end)
         self._last_end = end
 
@@ -290,7 +290,7 @@ class HostReport:
         return {
             "host": self.host,
             "requests": self.requests,
-            "refused_by_us": self.refused,
+            "denied": self.denied,
             "first": self.first_ts,
             "last": self.last_ts,
             "requests_per_minute": round(self.requests / running_s * 60, 2) if running_s > 60 else None,
@@ -298,7 +298,7 @@ class HostReport:
             "outcomes": _ordered(self.outcomes),
             "connections": self.connections,
             "addresses": _ordered(self.addresses),
-            "shortest_rest_s": None if self.shortest_rest_s is None else round(self.shortest_rest_s, 3),
+            "shortest_gap_s": None if self.shortest_gap_s is None else round(self.shortest_gap_s, 3),
         }
 
 

@@ -65,7 +65,7 @@ details { margin: .2rem 0 0; color: var(--soft); font-size: 13px; } summary { cu
 """
 
 
-_RESTS: Final[Mapping[str, str]] = {"backoff": "hosts backed off", "held": "hosts were held"}
+_BACKOFFS: Final[Mapping[str, str]] = {"backoff": "hosts backed off", "held": "hosts were held"}
 
 
 def page(found: Mapping[str, Any], tally: LogTotals) -> str:
@@ -129,15 +129,15 @@ def _attention(found: Mapping[str, Any]) -> str:
             looks.append(
                 f"{count(number)} of {count(attempts, 'attempt')} at pages ({share(number / attempts)}) {text}"
             )
-    for state, number in found["rests"].items():
+    for state, number in found["backoffs"].items():
         word, _, why = state.partition(": ")
-        looks.append(f"{_RESTS.get(word, word)} {count(number, 'time')} ({why})")
-    if worst := found["rudest_hosts"]:
+        looks.append(f"{_BACKOFFS.get(word, word)} {count(number, 'time')} ({why})")
+    if worst := found["faultiest_hosts"]:
         named = ", ".join(
-            f"{one['host']} ({count(one['pushed_back'])} with 429 or 503, {count(one['bad'])} failed or 4xx, 5xx)"
+            f"{one['host']} ({count(one['throttled'])} with 429 or 503, {count(one['bad'])} failed or 4xx, 5xx)"
             for one in worst[:3]
         )
-        looks.append(f"{TITLES['rudest_hosts']}: {named}")
+        looks.append(f"{TITLES['faultiest_hosts']}: {named}")
     if (seeds := found["seeds_not_reached"]) is not None and seeds["seeds"]:
         looks.append(f"{count(len(seeds['seeds']), 'seed')} not reached, for example {seeds['seeds'][0]['url']}")
     shown = [f"<div class=look>{escape(look)}</div>" for look in looks]
@@ -315,7 +315,7 @@ def _curves(
 
 
 def _tables(found: Mapping[str, Any]) -> Iterable[str]:
-    for name in ("errors", "connect_failures", "rests", "refusals"):
+    for name in ("errors", "connect_failures", "backoffs", "refusals"):
         yield _counts(TITLES[name], found[name])
     yield _table(
         TITLES["refused_links"], ("reason", "hosts", "for example"),
@@ -338,9 +338,9 @@ def _tables(found: Mapping[str, Any]) -> Iterable[str]:
         "requests/connection",
         "most frequent error",
     )
-    for name in ("slowest_hosts", "rudest_hosts", "busiest_hosts"):
+    for name in ("slowest_hosts", "faultiest_hosts", "busiest_hosts"):
         rows = [
-            (h["host"], h["attempts"], h["ok"], h["bad"], h["pushed_back"], h["p50_ms"], h["p95_ms"],
+            (h["host"], h["attempts"], h["ok"], h["bad"], h["throttled"], h["p50_ms"], h["p95_ms"],
              h["requests_per_connection"], h["most_frequent_error"]) for h in found[name]
         ]  # fmt: skip
         yield _table(f"{TITLES[name]} ({HOSTS_COUNTED})", head, rows)

@@ -48,7 +48,7 @@ def test_what_needs_attention_comes_first() -> None:
     failed = REPORT["outcomes"]["error"] + REPORT["outcomes"].get("truncated", 0)
     assert f"{failed:,} of {sum(REPORT['outcomes'].values()):,} attempts at pages" in first
     assert "hosts backed off 1 time (connect_refused)" in first
-    assert REPORT["rudest_hosts"][0]["host"] in first
+    assert REPORT["faultiest_hosts"][0]["host"] in first
 
 
 def test_the_table_below_a_plot_adds_up_to_the_attempts() -> None:

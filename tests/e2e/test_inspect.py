@@ -88,7 +88,7 @@ def test_hosts_and_report_count_what_the_server_saw(whole: Whole) -> None:
     assert "TLS handshakes" in text
     asked = look(whole, "report", "--host", OTHER, "--json").stdout.splitlines()
     summary = json.loads(asked[-1])
-    assert summary["requests"] == len(asked) - 1 - summary["refused_by_us"]
+    assert summary["requests"] == len(asked) - 1 - summary["denied"]
     assert summary["requests"] == sum(request.host.partition(":")[0] == OTHER for request in whole.requests)
 
 

@@ -244,10 +244,10 @@ def test_the_story_adds_up(log: Path) -> None:
     assert connections["closed"] == {"idle_timeout": 1}
     assert told["refused_links"] == {"scope_host": {"hosts": 2, "sample": "https://x.test/?token=***"}}
     assert told["connect_failures"] == {"tls: tls_cert_expired": 1}
-    assert told["rests"] == {"backoff: connect_refused": 1}
+    assert told["backoffs"] == {"backoff: connect_refused": 1}
     assert [line["event"] for line in told["events"]] == ["start"]
-    rude = told["rudest_hosts"]
-    assert [one["pushed_back"] for one in rude] == sorted((one["pushed_back"] for one in rude), reverse=True)
+    faulty = told["faultiest_hosts"]
+    assert [one["throttled"] for one in faulty] == sorted((one["throttled"] for one in faulty), reverse=True)
 
 
 class Outline(HTMLParser):
@@ -294,8 +294,8 @@ def test_requests_to_a_host_are_shown_line_by_line(log: Path) -> None:
         told = list(requests_to(parts, Matcher(Query(hosts=(host,))), host))
     assert [line for _, line, _ in told] == wanted
     values = told[-1][2].values()
-    assert values["requests"] + values["refused_by_us"] == len(wanted)
-    assert values["shortest_rest_s"] is not None
+    assert values["requests"] + values["denied"] == len(wanted)
+    assert values["shortest_gap_s"] is not None
 
 
 def test_the_shortest_gap_is_that_of_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -329,7 +329,7 @@ def test_the_shortest_gap_is_that_of_the_server(monkeypatch: pytest.MonkeyPatch)
     assert sorted(logged[1:]) == sorted(one.url for one in requests)
     assert logged[1:] != [one.url for one in requests]
     gaps = [after.begin - before.end for before, after in pairwise(engine.web.requests)]
-    assert figures.values()["shortest_rest_s"] == pytest.approx(min(gaps), abs=0.002)
+    assert figures.values()["shortest_gap_s"] == pytest.approx(min(gaps), abs=0.002)
 
 
 async def test_a_host_s_denied_urls_are_those_of_the_log_and_of_the_store(tmp_path: Path) -> None:
@@ -365,4 +365,4 @@ def test_pages_that_are_not_there_make_no_host_rude() -> None:
     tally = tally_of(
         [usual | {"server_address": f"h{code}", "http_response_status_code": code} for code in (404, 429, 500)]
     )
-    assert [one["host"] for one in report(tally, EventTotals(), None)["rudest_hosts"]] == ["h429", "h500"]
+    assert [one["host"] for one in report(tally, EventTotals(), None)["faultiest_hosts"]] == ["h429", "h500"]
