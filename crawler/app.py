@@ -204,7 +204,7 @@ async def _run(
                 "bytes": counters.bytes, "errors": counters.errors, "dur_ms": round(duration_s * 1e3),
             }  # fmt: skip
             logs.emit(Event.STOP, fields | round_fields(engine.rounds.current))
-            responded = counters.page_responses > 0 or recovered.counters.pages > 0
+            responded = counters.page_responses.total() > 0 or recovered.counters.pages > 0
             return Result(
                 end,
                 summary,

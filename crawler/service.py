@@ -135,7 +135,7 @@ class Service:
         return [
             *self._engine.bounded(),
             Bounded("log lines", "bytes", self._logs.pending_bytes, 2 * PENDING_LIMIT),
-            Bounded("refusals told", "entries", self._reporter.logged_refusals, MAX_LOGGED_REFUSALS),
+            Bounded("logged refusals", "entries", self._reporter.logged_refusals, MAX_LOGGED_REFUSALS),
         ]
 
     def status(self) -> Mapping[str, Any]:

@@ -67,7 +67,7 @@ def _denied(denied: Denied | None) -> dict[str, object]:
 def _robots(trace: Trace) -> dict[str, object]:
     record = trace.robots
     if record is None:
-        return {"asked": bool(trace.hops), "not_asked": trace.robots_skipped}
+        return {"requested": bool(trace.hops), "not_requested": trace.robots_skipped}
     hops = [
         {"url_full": url, "ms": _ms(sum(astuple(result.timings)))}
         | (
@@ -78,7 +78,7 @@ def _robots(trace: Trace) -> dict[str, object]:
         for url, result in trace.hops
     ]
     return {
-        "asked": True,
+        "requested": True,
         "hops": hops,
         "verdict": record.verdict,
         "allowed": trace.robots_denied is None,

@@ -169,7 +169,7 @@ def _tls(facts: Facts, connection: Facts) -> Iterator[_Line]:
 
 def _robots(robots: Facts, ms: float) -> Iterator[_Line]:
     if "verdict" not in robots:
-        yield _Line("robots.txt", f"not requested: {robots['not_asked']}", _DOUBT)
+        yield _Line("robots.txt", f"not requested: {robots['not_requested']}", _DOUBT)
         return
     *redirects, last = robots["hops"]
     status, error = last.get("http_response_status_code"), last.get("error_type")

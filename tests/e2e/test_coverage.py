@@ -14,8 +14,8 @@ pytestmark = pytest.mark.e2e
 
 # docs/reference/commands.md: scripts rely on these names.
 SUMMARY = {
-    "responses", "pages", "answers", "auxiliary", "gave_up", "bytes", "errors", "http_errors", "denied", "unstored",
-    "links_found", "links_new", "hosts", "urls", "left_by", "suspects",
+    "responses", "pages", "page_responses", "auxiliary", "gave_up", "bytes", "errors", "http_errors", "denied",
+    "unstored", "links_found", "links_new", "hosts", "urls", "left_by", "suspects",
     "connections_opened",
     "requests_per_connection", "connection_reuse_ratio", "connections_failed", "connections_closed",
     "connections_by_host", "tls_handshakes", "tls_resumed", "duration_s", "pages_per_s", "cpu_s", "max_rss_bytes",

@@ -21,9 +21,9 @@ PHASES: Final = ("resolve", "connect", "tls", "first_byte", "body")
 class CrawlCounters:
     """Counts of this run. `life` has the counts of the output directory over all runs, up to the last commit.
 
-    `responses` counts response heads: of pages (`answers`, by outcome), and of robots.txt, sitemaps, feeds and probes
-    (`auxiliary`). `pages` counts stored 2xx responses of pages. `outcomes` counts all attempts, by outcome. `gave_up`
-    counts URLs that are not tried again, by their last failure ("read_timeout", "status 500").
+    `responses` counts response heads: of pages (`page_responses`, by outcome), and of robots.txt, sitemaps, feeds and
+    probes (`auxiliary`). `pages` counts stored 2xx responses of pages. `outcomes` counts all attempts, by outcome.
+    `gave_up` counts URLs that are not tried again, by their last failure ("read_timeout", "status 500").
     """
 
     responses: int = 0
@@ -34,8 +34,7 @@ class CrawlCounters:
     denied: int = 0
     links_found: int = 0
     links_new: int = 0
-    page_responses: int = 0
-    answers: Counter[str] = field(default_factory=Counter)
+    page_responses: Counter[str] = field(default_factory=Counter)
     auxiliary: int = 0
     gave_up: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -54,8 +53,7 @@ class CrawlCounters:
             self.responses += 1
             self.bytes += len(response.raw_head) + response.raw_body.size
             if kind is TaskKind.PAGE:
-                self.page_responses += 1
-                self.answers[word] += 1
+                self.page_responses[word] += 1
             else:
                 self.auxiliary += 1
         if isinstance(outcome, Failed):
@@ -70,7 +68,7 @@ class CrawlCounters:
 
     def reconsidered(self, before: Outcome, after: Outcome, kind: TaskKind) -> None:
         """Correct the count of an attempt whose outcome was changed by processing the response."""
-        for counts in (self.outcomes, self.answers) if kind is TaskKind.PAGE else (self.outcomes,):
+        for counts in (self.outcomes, self.page_responses) if kind is TaskKind.PAGE else (self.outcomes,):
             counts[outcome_label(before)] -= 1
             counts[outcome_label(after)] += 1
         if isinstance(after, Fetched) and after.error_type is not None:

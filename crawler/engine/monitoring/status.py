@@ -84,7 +84,7 @@ class Counts:
     denied: int
     links_found: int
     links_new: int
-    answers: Mapping[str, int]
+    page_responses: Mapping[str, int]
     auxiliary: int
     gave_up: int
     outcomes: Mapping[str, int]
@@ -234,7 +234,7 @@ class Monitor:
             rates=rates,
             counts=Counts(
                 counters.responses, counters.pages, counters.html, counters.bytes, counters.errors, counters.denied,
-                counters.links_found, counters.links_new, _plain(counters.answers), counters.auxiliary,
+                counters.links_found, counters.links_new, _plain(counters.page_responses), counters.auxiliary,
                 counters.gave_up.total(), _plain(counters.outcomes), _plain(counters.error_types),
                 _plain(counters.deny_reasons),
             ),

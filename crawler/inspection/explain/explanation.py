@@ -35,13 +35,13 @@ class Step:
 
 @dataclass(slots=True)
 class Explanation:
-    """All that is known about a URL; `asked` is the URL as the user typed it.
+    """All that is known about a URL; `typed` is the URL as the user typed it.
 
     `verdict` is a word for programs: fetched, waiting, queued, denied, gave_up, suspect, would_fetch, would_deny or
     forgotten. `deny_reason` is the reason of a refusal as the log has it.
     """
 
-    asked: str
+    typed: str
     url: str
     known: bool = False
     verdict: str = ""
@@ -61,7 +61,7 @@ class Explanation:
         """The explanation for programs, secrets in URLs masked as in the logs."""
         return {
             "url": redact(self.url),
-            "asked": redact(self.asked),
+            "typed": redact(self.typed),
             "known": self.known,
             "verdict": self.verdict,
             "deny_reason": self.deny_reason,
@@ -380,14 +380,14 @@ def logged_auxiliary(lines: Iterable[Line]) -> list[AuxiliaryVisit]:
 
 def add_auxiliary(explanation: Explanation, visits: Iterable[AuxiliaryVisit], now: float) -> None:
     """Add a step for each kind that has none yet. Of a URL that was never a page the headline begins with it."""
-    known = {step.facts["kind"] for step in explanation.steps if step.name == "asked"}
+    known = {step.facts["kind"] for step in explanation.steps if step.name == "requested"}
     for one in visits:
         if one.kind in known:
             continue
         when = "not yet" if one.at is None else f"{wall_time(one.at, now)}, {ago(now - one.at)}"
         name = _AUXILIARY.get(one.kind, one.kind.value)
         explanation.add(
-            "asked", "", f"requested as {name}: {one.result} ({when})", kind=one.kind.value, at=one.at, **one.facts
+            "requested", "", f"as {name}: {one.result} ({when})", kind=one.kind.value, at=one.at, **one.facts
         )
         if (
             not explanation.known

@@ -58,18 +58,18 @@ class Explainer:
         self._is_live = is_live
         self._now = now
 
-    def why(self, asked: str) -> Explanation:
+    def why(self, typed: str) -> Explanation:
         """Explain a URL as a person typed it; without a scheme it is https. Raises what the reader raises."""
         try:
-            url, origin = parse_typed(asked)
+            url, origin = parse_typed(typed)
         except UrlError as error:
-            explanation = Explanation(asked, asked, verdict="would_deny", deny_reason=error.reason.value)
+            explanation = Explanation(typed, typed, verdict="would_deny", deny_reason=error.reason.value)
             explanation.headline = f"would never be fetched: {error}"
             explanation.next_text = "nothing"
             explanation.add("url", "DENY", str(error), deny_reason=error.reason.value)
             return explanation
         case = self._look_up(url, origin)
-        explanation = Explanation(asked, case.url, known=case.row is not None)
+        explanation = Explanation(typed, case.url, known=case.row is not None)
         self._url_step(explanation, case, url)
         self._found_step(explanation, case)
         self._scope_step(explanation, case)

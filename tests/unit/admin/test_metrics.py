@@ -44,7 +44,7 @@ def page() -> str:
         denied=1,
         links_found=0,
         links_new=0,
-        answers={"ok": 40},
+        page_responses={"ok": 40},
         auxiliary=10,
         gave_up=0,
         outcomes={"ok": 40, "error": 2},

@@ -24,7 +24,7 @@ STATUS = Status(
     opens_at=None, rates=Rates(pages_per_s=148.2),
     counts=Counts(
         responses=12_345, pages=12_000, html=11_000, bytes=345_678_901, errors=2, denied=14, links_found=1_234_567,
-        links_new=40_200, answers={}, auxiliary=0, gave_up=0,
+        links_new=40_200, page_responses={}, auxiliary=0, gave_up=0,
         outcomes={"ok": 12_100, "redirect": 236, "http_error": 9, "error": 2, "denied": 14},
         error_types={}, deny_reasons={},
     ),
@@ -39,7 +39,7 @@ SUMMARY: dict[str, object] = {
     "denied": 14, "links_found": 1_234_567,
     "links_new": 40_200, "hosts": 31, "connections_opened": 35, "requests_per_connection": 354.3, "tls_handshakes": 35,
     "tls_resumed": 19, "duration_s": 83.2, "pages_per_s": 144.2, "cpu_s": 12.3, "max_rss_bytes": 123_456_789,
-    "output": "/srv/crawl", "stopped_by": "waiting", "answers": {"redirect": 200, "ok": 12_113},
+    "output": "/srv/crawl", "stopped_by": "waiting", "page_responses": {"redirect": 200, "ok": 12_113},
     "auxiliary": 32, "gave_up": 2, "kinds": {"HTML": 11_000, "other": 1_000},
     "outcomes": {"ok": 12_138, "redirect": 200, "http_error": 7, "error": 2, "denied": 14},
     "failures": {"status 500": 1, "read_timeout": 1},

@@ -17,7 +17,7 @@ STATUS: dict[str, Any] = {
     "rates": {"pages_per_s": 4.0, "responses_per_s": 4.5, "bytes_per_s": 66_000, "cpu_percent": 3.0,
               "loop_lag_s": 0.01},
     "counts": {"responses": 9, "pages": 8_123, "bytes": 1, "errors": 1, "denied": 1,
-               "answers": {"http_error": 13}, "auxiliary": 1,
+               "page_responses": {"http_error": 13}, "auxiliary": 1,
                "outcomes": {"http_error": 13, "error": 1, "denied": 1}},
     "urls": {"queued": 2_395, "waiting": 1, "done": 3_008, "denied": 0, "gave_up": 4, "suspect": 0},
     "held_back_by": {},

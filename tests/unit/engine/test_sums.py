@@ -59,7 +59,7 @@ def answer(rng: random.Random, task: Task) -> FetchResult:
 async def check_status(engine: Harness, status: Status) -> None:
     counts = status.counts
     attempts = sum(counts.outcomes.values())
-    assert counts.responses == sum(counts.answers.values()) + counts.auxiliary
+    assert counts.responses == sum(counts.page_responses.values()) + counts.auxiliary
     assert counts.errors == sum(counts.error_types.values())
     assert counts.denied == sum(counts.deny_reasons.values()) == counts.outcomes.get("denied", 0)
     without_response = attempts - counts.responses - counts.denied

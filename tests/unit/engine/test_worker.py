@@ -379,9 +379,9 @@ def test_a_status_that_may_pass_is_tried_again_and_given_up_in_the_end(status: i
     assert [record is not None for record in records] == [False, False, False, True]
     counters = crawled.engine.counters
     assert counters.gave_up == {f"status {status}": 1}
-    assert counters.answers == {"ok": 1, "http_error": 5}  # /good is not there
+    assert counters.page_responses == {"ok": 1, "http_error": 5}  # /good is not there
     assert counters.auxiliary == 1  # a robots.txt that is not there is no error of a page
-    assert counters.responses == counters.answers.total() + counters.auxiliary
+    assert counters.responses == counters.page_responses.total() + counters.auxiliary
 
 
 def test_a_host_that_answers_everything_with_500_rests_now_and_then() -> None:

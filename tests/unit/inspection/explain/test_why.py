@@ -583,8 +583,8 @@ async def test_auxiliary_requests_for_a_url_are_shown(tmp_path: Path) -> None:
     assert robots.headline.startswith("requested as robots.txt, not as a page: status 200, rules (09:00:00Z")
     both = explain(path, f"{SEED}both")
     assert both.headline.startswith("fetched: status 404")
-    assert step(both, "asked") == ("", "requested as a sitemap: status 200 (09:00:00Z, 1 s ago)")
-    assert not any(one.name == "asked" for one in explain(path, f"{SEED}other").steps)
+    assert step(both, "requested") == ("", "as a sitemap: status 200 (09:00:00Z, 1 s ago)")
+    assert not any(one.name == "requested" for one in explain(path, f"{SEED}other").steps)
     await frontier.close(clean=True)
 
 
