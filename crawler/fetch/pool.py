@@ -274,8 +274,10 @@ class Pool:
         connections = list(self._connections)
         for connection in connections:
             connection.close(CloseReason.SHUTDOWN)
-        async with asyncio.timeout(2 * CLOSE_NOTIFY_S + 1.0):
-            await asyncio.gather(*(connection.gone for connection in connections))
+        if connections:
+            async with asyncio.timeout(2 * CLOSE_NOTIFY_S + 1.0):
+                # unlike gather, wait does not cancel the futures if it is cancelled: close may be called again
+                await asyncio.wait([connection.gone for connection in connections])
 
     def _evict_longest_idle(self) -> bool:
         """Close the longest idle connection at once, to free its slot. False: none is idle."""

@@ -472,6 +472,20 @@ async def test_closing_the_pool_closes_everything(rig):
     assert r.pool._slots == {}
 
 
+async def test_a_close_that_is_cancelled_can_be_made_again(rig):
+    """As at the end of a crawl that was just reloaded. The connections still get their time to say good-bye."""
+    r = rig()
+    r.dialing.closes_politely = False
+    connection = await r.pool.acquire(A)
+    r.pool.release(connection)
+    first = asyncio.ensure_future(r.pool.close())
+    await asyncio.sleep(0)
+    first.cancel()
+    await r.pool.close()
+    assert first.cancelled()
+    assert connection._transport.calls == ["close", "abort"]
+
+
 @pytest.mark.parametrize("granted", ["connection", "nothing"])
 async def test_a_pool_that_is_closed_lends_no_open_connection(rig, granted):
     """A request that was just granted a connection gets a closed one, any other gets PoolClosed."""
