@@ -352,8 +352,9 @@ class Monitor:
         return round(max(by_rate_s, hosts.slowest_s), 1) or None
 
     async def find_hosts(self, *, text: str, state: str, sort: str, limit: int) -> dict[str, object]:
-        """The first `limit` hosts in order of `sort` whose name has `text` in it and that are in `state` ("" for any,
-        "broken" for BROKEN), and how many there are. Other tasks run meanwhile, however many hosts there are.
+        """The first `limit` hosts in order of `sort` whose name has `text` in it, or whose origin has a `text` with a
+        colon, and that are in `state` ("" for any, "broken" for BROKEN), and how many there are. Other tasks run
+        meanwhile, however many hosts there are.
         """
         key, text = HOST_SORTS[sort], text.lower()
         wanted = BROKEN if state == "broken" else (state,) if state else tuple(HostState)
@@ -365,7 +366,8 @@ class Monitor:
             found = [
                 (key(host, its_state), host)
                 for host in hosts[start : start + _HOSTS_AT_ONCE]
-                if text in host.origin.host and (its_state := state_of(host, now)) in wanted
+                if (text in host.origin.host or (":" in text and text in str(host.origin)))
+                and (its_state := state_of(host, now)) in wanted
             ]
             matching += len(found)
             first = heapq.nsmallest(limit, first + found, key=lambda one: one[0])

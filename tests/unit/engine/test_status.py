@@ -282,6 +282,8 @@ def test_the_busiest_hosts_come_with_what_keeps_them() -> None:
             found.extend(searched["hosts"])
             broken = await monitor.find_hosts(text="H", state="broken", sort="broken", limit=9)
             assert [host["host"] for host in broken["hosts"]] == ["https://h1.test"]
+            for text, number in (("s://h1.TEST", 1), ("https", 0), ("h1.test:", 0), ("h1.test:80", 0)):
+                assert (await monitor.find_hosts(text=text, state="", sort="busy", limit=9))["matching"] == number
 
         async with asyncio.TaskGroup() as group:
             group.create_task(look())
