@@ -165,8 +165,8 @@ def _table(shown: Sequence[HostView], now: float) -> list[str]:
             )
         )
         errors = "red" if view.errors > view.ok else "yellow" if view.errors else ""
-        styles.append([("bold",), (colour,), (), (), (), (errors,), (), (), (), (colour,)])
-    return table(_HEAD, rows, _RIGHT, Pen(), [[style[0] if style else "" for style in row] for row in styles])
+        styles.append(["bold", colour, "", "", "", errors, "", "", "", colour])
+    return table(_HEAD, rows, _RIGHT, Pen(), styles)
 
 
 def _connections(view: HostView) -> str:
