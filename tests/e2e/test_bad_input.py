@@ -348,7 +348,7 @@ def test_what_holds_urls_is_reported_when_a_crawl_goes_on(server: Nginx, tmp_pat
     unknown = crawl.run("-o", f'network.ca_file="{tmp_path}/other.pem"', timeout=2 * SOON_S)
     assert (unknown.code, unknown.summary["stopped_by"]) == (75, "waiting")
     assert "backing off after tls_unknown_issuer" in unknown.stderr
-    assert "due later" not in unknown.stderr
+    assert "due later, the first in" not in unknown.stderr
     assert run("block", OTHER, "--output", crawl.output).code == 0
     blocked = crawl.run(timeout=2 * SOON_S)
     assert blocked.summary["responses"] == 0
