@@ -184,7 +184,7 @@ async def start_and_lease(path: Path) -> None:
     frontier = SqliteFrontier(path)
     recovered = await frontier.open()
     opened_s = time.perf_counter() - then
-    totals = await frontier.totals()
+    totals = frontier.totals()
     rng = random.Random(2)
     times, cpu = [], []
     for _ in range(10_000):

@@ -37,7 +37,7 @@ from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact_text
 from crawler.obs.logs import LogOutput, Logs, Shown, configure
-from crawler.output_directory import find_paths, prepare, require_store, same_delays, write_run_file
+from crawler.output_directory import find_paths, prepare, require_store, write_run_file
 from crawler.service import Service
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Mode, Settings
@@ -135,7 +135,9 @@ async def _run(
     output = prepare(settings.output_directory)
     require_store(settings.frontier_path, output)
     clock = SystemClock()
-    frontier = SqliteFrontier(settings.frontier_path, duplicates=settings.frontier.duplicates)
+    frontier = SqliteFrontier(
+        settings.frontier_path, duplicates=settings.frontier.duplicates, politeness_key=settings.politeness.key
+    )
     started_mono = clock.mono()
     try:
         recovered = await frontier.open()  # takes the lock: before that, logs and sinks belong to another crawl
@@ -165,14 +167,14 @@ async def _run(
                 recovered = replace(recovered, last_round=begun)
             engine = Engine(options, frontier, _sinks(settings, output, clock), client, reporter, clock)
             _log_start(settings, logs, view, configuration, recovered.last_round)
-            refused, taken_down = await engine.open(recovered, same_delays=same_delays(output, options.politeness))
+            refused, taken_down = await engine.open(recovered)
             for words in taken_down:
                 view.tell(f"seed {words}")
             rules = settings.rules(mode)
-            if words := _seeds_gone(output, rules, engine):
+            if words := await _seeds_gone(output, rules, engine):
                 view.tell(words)
             write_run_file(settings.paths(), run_id=logs.run_id, configuration=configuration, rules=rules)
-            totals = await frontier.totals()
+            totals = frontier.totals()
             logs.event(
                 Event.READY, queued=totals.queued, waiting=totals.waiting, hosts=totals.hosts,
                 socket=str(settings.control_socket), admin=settings.admin.listen or None,
@@ -190,7 +192,7 @@ async def _run(
             summary = summarise(
                 counters,
                 engine.client.stats(),
-                len(engine.host_table.hosts),
+                (frontier.totals()).hosts,
                 output,
                 end,
                 duration_s,
@@ -215,7 +217,7 @@ async def _run(
                 engine.committer.unstored,
                 tuple(gone),
                 () if recovered.counters.pages and engine.rounds.current is None else reporter.seeds_refused(),
-                None if counters.outcomes else max((host.last_at or 0.0 for host in recovered.hosts), default=None),
+                None if counters.outcomes else recovered.last_visit_at,
             )
         finally:
             logs.close()
@@ -242,19 +244,20 @@ def _log_start(settings: Settings, logs: Logs, view: View, configuration: str | 
     _warn_few_descriptors(settings, logs, view)
 
 
-def _seeds_gone(output: Path, rules: Rules, engine: Engine) -> str:
+async def _seeds_gone(output: Path, rules: Rules, engine: Engine) -> str:
     """A message about queued URLs that are out of scope because seeds of the last run are none now; "" without any."""
     before = find_paths(output).rules
     if before is None:
         return ""
     old, new = Scope(ScopeOptions(before.scope.hosts), before.seed_hosts), engine.url_policy.scope
     gone = sorted(set(before.seed_hosts) - set(rules.seed_hosts))
-    urls = sum(
-        host.queued
-        for host in engine.host_table.hosts.values()
-        if old.has_host(host.origin.host) and not new.has_host(host.origin.host)
-    )
-    if not (gone and urls and new.follows_seeds):
+    if not (gone and new.follows_seeds):
+        return ""
+    urls = after = 0
+    while rows := await engine.frontier.host_rows(after=after, limit=1_000, with_work=True):
+        after = rows[-1].id
+        urls += sum(row.queued for row in rows if old.has_host(row.origin.host) and not new.has_host(row.origin.host))
+    if not urls:
         return ""
     named = gone[0] + (f" and {count(len(gone) - 1, 'other host')}" if gone[1:] else "")
     return (

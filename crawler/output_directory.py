@@ -22,7 +22,7 @@ from typing import Final
 import orjson
 
 from crawler.core.formatting import count, naming_key
-from crawler.core.options import PolitenessOptions, Rules, dump_rules, load_rules
+from crawler.core.options import Rules, dump_rules, load_rules
 from crawler.sinks.disk import archive_files
 
 _OF_A_CRAWL: Final = {"run.json", "frontier.db"}
@@ -240,15 +240,6 @@ def write_run_file(paths: CrawlPaths, *, run_id: str, configuration: str | None,
     temporary = path.with_suffix(".json.new")
     temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
     temporary.replace(path)
-
-
-def same_delays(output: Path, politeness: PolitenessOptions) -> bool:
-    """Whether the last run in this directory kept to these politeness options."""
-    try:
-        before = find_paths(output).rules
-    except OSError:
-        return False
-    return before is not None and before.politeness == politeness
 
 
 def link_configuration(configuration: str, output: Path, environ: Mapping[str, str]) -> Path | None:

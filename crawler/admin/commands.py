@@ -20,12 +20,14 @@ from crawler.engine.operations import (
     add,
     drop_forgotten,
     forget,
+    host_names,
+    hosts_covered,
     judge_added,
     parse_endings,
     release,
     takedown_result,
 )
-from crawler.engine.scheduling.blocklist import MAX_REASON, block_of, block_result, blocked_name
+from crawler.engine.scheduling.restrictions import MAX_REASON, block_of, block_result, blocked_name
 from crawler.frontier.base import BlockedHost, FrontierFull
 from crawler.inspection.log.query import host_test
 
@@ -131,8 +133,8 @@ class Commands:
             raise CommandRefused(str(error)) from None
         if hosts := _text_or_list(arguments, "host"):
             is_one = host_test(tuple(hosts))
-            known = self._scheduler.host_table.hosts.values()
-            wanted = replace(wanted, host_ids=tuple(host.id for host in known if is_one(host.origin.host.strip("[]"))))
+            names = await _stored(host_names(self._frontier, lambda name: is_one(name.strip("[]"))))
+            wanted = replace(wanted, host_ids=tuple(names))
             if not wanted.host_ids:
                 raise CommandRefused(f"the store knows no host {' or '.join(hosts)}", Exit.FINDINGS)
         counts = await _stored(self._frontier.requeue(wanted, dry_run=dry_run))
@@ -153,7 +155,8 @@ class Commands:
             async with self._scheduler.without_prefetch(host for host in hosts if host.origin.host == target.host):
                 erased = await _stored(forget(self._frontier, target, self._clock.now()))
                 drop_forgotten(self._scheduler, erased)
-            done.append(takedown_result(target, erased, (host.origin.host for host in hosts)))
+            below = {} if target.url is not None else await _stored(host_names(self._frontier, target.has_below))
+            done.append(takedown_result(target, erased, len(set(below.values()))))
         return {"forgotten": done}
 
     async def _reload(self, arguments: Arguments) -> object:
@@ -165,11 +168,12 @@ class Commands:
         name, template = _name(arguments), arguments.get("template")
         if template is not None and not isinstance(template, str):
             raise CommandRefused('"template" must be a text')
-        hosts = [host for host in self._scheduler.host_table.hosts.values() if host.origin.host == name]
-        ids = {host.id for host in hosts}
+        ids = {row.id for row in await _stored(self._frontier.hosts_named(name))}
         released, queued = await _stored(release(self._frontier, ids, template, self._clock.now()))
-        for host in hosts if released else ():
-            await _stored(self._scheduler.reload_templates(host))
+        for host in list(self._scheduler.host_table.hosts.values()) if released else ():
+            if host.id in ids:
+                await _stored(self._scheduler.reload_templates(host))
+        await _stored(self._scheduler.unpark("traps", ids))
         self._scheduler.requeued(queued, are_retries=False)
         return {"name": name, "templates": released}
 
@@ -188,8 +192,8 @@ class Commands:
         except CommandRefused as refused:
             raise CommandRefused(f"blocked until the next restart only: {refused}", refused.exit_code) from None
         held = self._blocklist.get(name) or block
-        origins = (host.origin for host in self._scheduler.host_table.hosts.values())
-        return block_result(held, was, origins) | {"new": new, "connections_cut": cut}
+        hosts = await _stored(hosts_covered(self._frontier, held))
+        return block_result(held, was, hosts) | {"new": new, "connections_cut": cut}
 
     def _block_of(self, arguments: Arguments, *, host_only: bool = False, reason: str = "") -> BlockedHost:
         text = _text(arguments, "name")
@@ -205,7 +209,8 @@ class Commands:
             raise CommandRefused(self._blocklist.why_not(name), Exit.FINDINGS)
         await _stored(self._frontier.unblock(name))
         self._blocklist.remove(name)
-        return {"name": name, "hosts": self._scheduler.blocklist_changed(), "was": asdict(was)}
+        hosts = self._scheduler.blocklist_changed() + await _stored(self._scheduler.unpark("blocked"))
+        return {"name": name, "hosts": hosts, "was": asdict(was)}
 
     async def _list_blocks(self, _: Arguments) -> object:
         return [{"name": b.name, "kind": b.kind, "at": b.at, "reason": b.reason} for b in self._blocklist.all()]

@@ -18,7 +18,7 @@ from crawler.cli.store_commands import with_store
 from crawler.core.enums import Exit
 from crawler.core.formatting import count, date_time, printable
 from crawler.engine import operations
-from crawler.engine.scheduling.blocklist import DOMAIN, MAX_REASON, Blocklist, block_of, block_result, blocked_name
+from crawler.engine.scheduling.restrictions import DOMAIN, MAX_REASON, Blocklist, block_of, block_result, blocked_name
 from crawler.frontier.base import Frontier, Recovered
 from crawler.settings.loading import load
 
@@ -106,14 +106,14 @@ def block(
     else:
         wanted = block_of(name or "", host_only=host_only, reason=reason, at=time.time())
 
-        async def put(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
+        async def put(frontier: Frontier, _: Recovered) -> dict[str, Any]:
             blocks = Blocklist()
             blocks.load(await frontier.blocks())
             was = blocks.get(wanted.name)
             blocks.add(wanted)
             new, held = await frontier.block(wanted), blocks.get(wanted.name) or wanted
-            origins = (host.origin for host in recovered.hosts)
-            return block_result(held, was, origins) | {"new": new, "connections_cut": 0}
+            covered = await operations.hosts_covered(frontier, held)
+            return block_result(held, was, covered) | {"new": new, "connections_cut": 0}
 
         result = with_store(crawl, put)
     below = " and all below it" if result["kind"] == DOMAIN else ""
@@ -175,6 +175,7 @@ def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None
         blocks = Blocklist()
         blocks.load(await frontier.blocks())
         await frontier.unblock(host)
+        await frontier.unpark("blocked", at=0.0)
         return blocks
 
     before = with_store(crawl, remove)
@@ -216,9 +217,10 @@ def release(
             result = control.call("release", {"name": host} | ({} if template is None else {"template": template}))
     else:
 
-        async def store(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
-            host_ids = {row.id for row in recovered.hosts if row.origin.host == host}
-            released, _ = await operations.release(frontier, host_ids, template, time.time())
+        async def store(frontier: Frontier, _: Recovered) -> dict[str, Any]:
+            host_ids = {row.id for row in await frontier.hosts_named(host)}
+            released, _queued = await operations.release(frontier, host_ids, template, time.time())
+            await frontier.unpark("traps", at=0.0, host_ids=host_ids)
             return {"templates": released}
 
         result = with_store(crawl, store)

@@ -137,11 +137,11 @@ def requeue(
             result = control.call("requeue", arguments, timeout_s=_CHANGE_TIMEOUT_S)
     else:
 
-        async def store(frontier: Frontier, recovered: Recovered) -> dict[str, int] | None:
+        async def store(frontier: Frontier, _: Recovered) -> dict[str, int] | None:
             ending = wanted
             if hosts:
                 is_one = host_test(hosts)
-                ids = tuple(row.id for row in recovered.hosts if is_one(row.origin.host.strip("[]")))
+                ids = tuple(await operations.host_names(frontier, lambda name: is_one(name.strip("[]"))))
                 ending = replace(wanted, host_ids=ids)
                 if not ids:
                     return None
@@ -195,10 +195,13 @@ def forget(
             result = control.call("forget", {"targets": [str(one) for one in wanted]}, timeout_s=_CHANGE_TIMEOUT_S)
     else:
 
-        async def store(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
-            done = [(one, await operations.forget(frontier, one, time.time())) for one in wanted]
-            hosts = [row.origin.host for row in recovered.hosts]
-            return {"forgotten": [operations.takedown_result(one, erased, hosts) for one, erased in done]}
+        async def store(frontier: Frontier, _: Recovered) -> dict[str, Any]:
+            done = []
+            for one in wanted:
+                erased = await operations.forget(frontier, one, time.time())
+                below = {} if one.url is not None else await operations.host_names(frontier, one.has_below)
+                done.append(operations.takedown_result(one, erased, len(set(below.values()))))
+            return {"forgotten": done}
 
         result = with_store(crawl, store)
     for one in result["forgotten"]:

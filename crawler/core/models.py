@@ -6,7 +6,7 @@ Terms are those of RFC 3986, 6454, 9110, 9309 and WARC 1.1. Times end in `_at` (
 
 from dataclasses import dataclass as standard_dataclass
 from dataclasses import field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from crawler.core.body import Body
 from crawler.core.enums import (
@@ -360,6 +360,12 @@ class HostRow:
     fetched: int = 0  # URLs that had their first attempt
     robots: RobotsRecord | None = None
     last_at: float | None = None  # end of the last stored visit, robots.txt included
+    has_suspects: bool = False
+    ready_at: float = 0.0  # when it may be requested, apart from its politeness key (schedule time)
+    parked: str | None = None  # why not before that
+    failures: int = 0  # connection errors in a row
+    reason: str | None = None  # of its back-off
+    has_responded: bool = False  # once
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +385,36 @@ class SlowResponse:
     key: str
     response_s: float
     updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class HostReadiness:
+    """When a host may be requested again, and why not before; stored with a commit, or when it leaves memory."""
+
+    host_id: int
+    ready_at: float  # schedule time; UNTIL_EVENT: not by itself
+    parked: str | None = None
+    failures: int = 0
+    reason: str | None = None
+    has_responded: bool = False
+
+
+UNTIL_EVENT: Final = 9e99  # a time that never comes
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A politeness key that enters memory, with those of its hosts that are first to be requested."""
+
+    id: int
+    name: str
+    requested_at: float | None  # end of its last request (schedule time)
+    open_at: float  # when its delay or back-off ends
+    crawl_delay_s: float | None  # the longest of its hosts
+    backoff: "Backoff | None"
+    response_s: float  # of its last response, if the adaptive delay is longer than the delay; else 0
+    hosts: tuple[HostRow, ...]
+    has_more: bool  # other hosts of it have work
 
 
 @dataclass(frozen=True, slots=True)

@@ -316,6 +316,11 @@ def is_ipv4(host: str) -> bool:
     return True
 
 
+def name_hash(name: str) -> int:
+    """The 64-bit signed hash of a name: the id of a politeness key in the store."""
+    return _signed(xxh3_64_intdigest(name.encode()))
+
+
 def slot_of(domain: str) -> int:
     """The slot, of SLOTS, that a registrable domain hashes to. The agent that owns the slot owns the domain."""
     return xxh3_64_intdigest(domain.encode()) % SLOTS

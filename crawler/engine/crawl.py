@@ -131,13 +131,14 @@ class Crawl:
         """Crawl, and return why it ended. Everything that was fetched is then committed, unless the disk is full: URLs
         of visits that could not be stored are still queued.
         """
-        await self._scheduler.start()
         async with asyncio.TaskGroup() as group:
             workers = [group.create_task(worker.run(), name=f"worker-{n}") for n, worker in enumerate(self._workers)]
             group.create_task(self._scheduler.run(), name="scheduler")
             committing = group.create_task(self._committer.run(), name="committer")
             background = [group.create_task(run()) for run in self._background]
             reason = await self._until_done()
+            if reason is StoppedBy.EMPTY and await self._scheduler.is_limited():
+                reason = StoppedBy.MAX_URLS
             if reason is StoppedBy.EMPTY and await self._scheduler.suspects_left():
                 reason = StoppedBy.TRAPS
             is_interrupted = reason not in _BY_ITSELF or (reason is not StoppedBy.EMPTY and self._is_shut)
@@ -157,6 +158,7 @@ class Crawl:
             committing.cancel()  # work is left only if the disk is still full
         with suppress(FrontierFull):
             await self._scheduler.revisits.store_in_links()
+            await self._scheduler.workbench.store_all()
             if not is_interrupted and not self._committer.has_given_up:
                 await self._rounds.end(self._clock.now())
         return reason

@@ -22,7 +22,7 @@ from crawler.core.scope import Scope
 from crawler.core.url import key_of, parse_seed
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
-from crawler.engine.monitoring.bottleneck import Health
+from crawler.engine.monitoring.bottleneck import Backlog, Health, Reason, add_up, reason
 from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
 from crawler.engine.monitoring.ending import Ending, ending
 from crawler.engine.monitoring.status import Bounded, Monitor, Status
@@ -39,9 +39,8 @@ from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
 from crawler.engine.pages.worker import Fetches, Worker
 from crawler.engine.reevaluation import Reevaluation
 from crawler.engine.rounds import Rounds, Schedule
-from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.prefetch import PREFETCH_TOTAL
-from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
+from crawler.engine.scheduling.restrictions import Blocklist, CrawlRateLimiter
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.connection import Exchange
 from crawler.fetch.fetcher import AddressRateLimit
@@ -55,6 +54,7 @@ from crawler.sinks.base import Sink
 
 _SEEDS_LOOKED_UP: Final = 1_000  # whether they were taken down
 _SUSPECTS_SHOWN: Final = 100  # at the end
+_ROWS_AT_ONCE: Final = 1_000  # hosts of one query of the store
 _HOSTS_NAMED: Final = 20  # of those that come and go, in a preview
 
 
@@ -248,18 +248,18 @@ class Engine:
 
     # -- from start to end
 
-    async def open(self, recovered: Recovered, *, same_delays: bool = False) -> tuple[list[str], list[str]]:
+    async def open(self, recovered: Recovered) -> tuple[list[str], list[str]]:
         """Load what the frontier recovered, open the output files, and store the seeds.
 
-        `same_delays`: the run before had the same politeness options. Return messages about seeds that the scope
-        refuses, and about seeds that were taken down. Raises the errors of opening a sink.
+        Return messages about seeds that the scope refuses, and about seeds that were taken down. Raises the errors of
+        opening a sink.
         """
         recovery = await self.committer.open(recovered.sink_files, is_restored=recovered.is_restored)
         self._observer.recovered(recovered, recovery)
         for host in recovered.scope_hosts:
             self.url_policy.scope = self.url_policy.scope.with_host(host)
         self.blocklist.load(await self.frontier.blocks())
-        self.scheduler.load(recovered, same_delays=same_delays)
+        self.scheduler.load(recovered)
         self.reevaluation.add_hosts(recovered.to_reevaluate)
         self.rounds.load(recovered.last_round)
         self.counters.life = recovered.counters
@@ -268,6 +268,7 @@ class Engine:
         judged = [(one, _judge_seed(one, self.url_policy.scope)) for one in _seeds_of(self.options)]
         seeds = [one for one, denied in judged if denied is None]
         self.scheduler.discoveries_stored(await self.frontier.add(seeds, now=self.clock.now()))
+        await self.scheduler.start()
         taken_down = await self.frontier.forgotten(seeds[:_SEEDS_LOOKED_UP])
         self.health.check()
         return (
@@ -293,19 +294,34 @@ class Engine:
     async def ending(self, stopped_by: StoppedBy) -> Ending:
         """How the crawl ended, and which URLs are left. Raises Inconsistent."""
         suspects: list[tuple[str, Suspects]] = []
+        left: dict[Reason | None, Backlog] = {}
         with suppress(FrontierFull):  # on a failing disk they are left out
             found = await self.frontier.suspects(limit=_SUSPECTS_SHOWN)
-            suspects = [(self.host_table.hosts[one.host_id].origin.host, one) for one in found]
+            rows = await self.frontier.host_rows_of({one.host_id for one in found})
+            names = {row.id: row.origin.host for row in rows}
+            suspects = [(names[one.host_id], one) for one in found]
+            left = await self._left()
         committer = self.committer
         is_settled = committer.is_idle and not self.scheduler.leases_out and not committer.unstored
         return ending(
             stopped_by,
-            await self.frontier.totals(),
-            self.host_table.hosts.values(),
+            self.frontier.totals(),
+            left,
             suspects,
-            self.clock.mono(),
             is_settled=is_settled and not committer.lost_at_end,
         )
+
+    async def _left(self) -> dict[Reason | None, Backlog]:
+        """The URLs that are still queued, by what keeps them."""
+        sums: dict[Reason | None, Backlog] = {}
+        mono, after = self.clock.mono(), 0
+        while rows := await self.frontier.host_rows(after=after, limit=_ROWS_AT_ONCE, with_work=True):
+            after = rows[-1].id
+            for row in rows:
+                if row.queued:
+                    host = self.host_table.outline(row)
+                    add_up(sums, host, row.queued, reason(host, mono))
+        return sums
 
     def _seeds_in_scope(self) -> list[Discovered]:
         return [one for one in _seeds_of(self.options) if _judge_seed(one, self.url_policy.scope) is None]
@@ -329,6 +345,8 @@ class Engine:
             await self.revisits.prepare(options.recrawl)
             to_reevaluate = await self.frontier.judge_by(options.fingerprint)
             suspects = await self.frontier.suspects(limit=len(self.host_table.hosts))
+            if _limits_of(options) != _limits_of(self.options):
+                await self.scheduler.unpark("limit")
         except FrontierFull:
             if generation is not None:
                 await generation.close()
@@ -361,9 +379,13 @@ class Engine:
         old, new = self.url_policy.scope, self._scope_under(options)
         if new is old:
             return {"scope_changes": False}
-        known = {host.origin.host for host in self.host_table.hosts.values()}
-        come = sorted(host for host in known | new.seed_hosts if new.has_host(host) and not old.has_host(host))
-        go = sorted(host for host in known | old.seed_hosts if old.has_host(host) and not new.has_host(host))
+        known = set(new.seed_hosts | old.seed_hosts)
+        after = 0
+        while rows := await self.frontier.host_rows(after=after, limit=_ROWS_AT_ONCE):
+            after = rows[-1].id
+            known |= {row.origin.host for row in rows if new.has_host(row.origin.host) != old.has_host(row.origin.host)}
+        come = sorted(host for host in known if new.has_host(host) and not old.has_host(host))
+        go = sorted(host for host in known if old.has_host(host) and not new.has_host(host))
         return {
             "scope_changes": True,
             "hosts_come": come[:_HOSTS_NAMED],
@@ -396,8 +418,12 @@ class Engine:
             Bounded("parsed robots.txt", "bytes", self.url_policy.rules.bytes, RULES_BYTES),
             Bounded("recent URL keys", "bytes", recent_keys_bytes, recent_keys_bytes),
             Bounded("URLs ready", "entries", buffered, PREFETCH_TOTAL),
-            Bounded("hosts", "entries", len(self.host_table.hosts), None),
+            Bounded("hosts", "entries", len(self.host_table.hosts), self.options.engine.active_hosts),
         ]
+
+
+def _limits_of(options: EngineConfiguration) -> tuple[int | None, int | None]:
+    return options.scope.max_urls, options.scope.max_urls_per_host
 
 
 def _hours_of(options: EngineConfiguration) -> Hours | None:

@@ -6,7 +6,7 @@ moment, it is finished, and the store lists its record.
 """
 
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,11 +14,13 @@ from crawler.core.enums import DenyReason, ErrorType, OutcomeLabel, Source
 from crawler.core.models import Discovered, TemplateRow
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, parse_seed
+from crawler.engine.scheduling.restrictions import Blocklist
 from crawler.engine.scheduling.scheduler import Scheduler
-from crawler.frontier.base import Batch, EndedWith, Forgotten, Frontier, Receipt
+from crawler.frontier.base import Batch, BlockedHost, EndedWith, Forgotten, Frontier, Receipt
 
 ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # the words that `requeue` accepts
 MAX_PRIORITY: Final = 1_000_000
+HOSTS_AT_ONCE: Final = 1_000  # of one query
 RELEASED_AT_ONCE: Final = 5_000  # suspects of one transaction, for which other calls wait
 FORGOTTEN_RULE: Final = "it was taken down by `crawler forget`, for good"
 _IS_URL: Final = re.compile(r"[/\\?#@]")
@@ -67,8 +69,22 @@ class TakedownTarget:
             raise UrlError(DenyReason.URL_INVALID, f"a host is forgotten on all its ports: {origin.host} names it")
         return cls(origin.host)
 
+    def has_below(self, host: str) -> bool:
+        """Whether a host name is below the target, which is a host."""
+        return host.endswith(f".{self.host}")
+
     def __str__(self) -> str:
         return self.url or self.host
+
+
+async def host_names(frontier: Frontier, is_wanted: Callable[[str], bool]) -> dict[int, str]:
+    """The ids and names of the hosts whose name is wanted, read in slices."""
+    found: dict[int, str] = {}
+    after = 0
+    while rows := await frontier.host_rows(after=after, limit=HOSTS_AT_ONCE):
+        after = rows[-1].id
+        found |= {row.id: row.origin.host for row in rows if is_wanted(row.origin.host)}
+    return found
 
 
 async def forget(frontier: Frontier, target: TakedownTarget, now: float) -> Forgotten:
@@ -77,10 +93,16 @@ async def forget(frontier: Frontier, target: TakedownTarget, now: float) -> Forg
     return await frontier.forget_host(target.host, now=now)
 
 
-def takedown_result(target: TakedownTarget, erased: Forgotten, hosts: Iterable[str]) -> dict[str, object]:
-    """The result of a takedown, for the operator. `hosts` are those of the store: hosts below the target are kept."""
-    below = set() if target.url is not None else {host for host in hosts if host.endswith(f".{target.host}")}
-    return {"target": str(target), "urls": erased.urls, "again": erased.again, "hosts_below": len(below)}
+async def hosts_covered(frontier: Frontier, block: BlockedHost) -> int:
+    """The number of hosts that a block covers."""
+    alone = Blocklist()
+    alone.load([block])
+    return len(await host_names(frontier, lambda host: alone.covers(host) is not None))
+
+
+def takedown_result(target: TakedownTarget, erased: Forgotten, hosts_below: int) -> dict[str, object]:
+    """The result of a takedown, for the operator. `hosts_below`: of the store, below the target; they are kept."""
+    return {"target": str(target), "urls": erased.urls, "again": erased.again, "hosts_below": hosts_below}
 
 
 async def add(
@@ -124,20 +146,15 @@ def parse_endings(errors: Sequence[str], statuses: Sequence[str]) -> EndedWith:
 
 def drop_forgotten(scheduler: Scheduler, erased: Forgotten) -> None:
     """Drop erased URLs from the scheduler: none of them may be leased any more."""
-    scheduler.discoveries_stored(Receipt((), {}, erased.hosts))
     named = frozenset(erased.ids)
     for host_id in erased.host_ids:
         host = scheduler.host_table.hosts.get(host_id)
         if host is None:
             continue
-        dropped = [task for task in host.buffer if not named or task.id in named]
-        for task in dropped:
+        for task in [task for task in host.buffer if not named or task.id in named]:
             host.buffer.remove(task)
             host.leased.discard(task.id)
-        waiting = {task.id for task in host.buffer}
-        in_flight = sum(1 for url_id in host.leased - waiting if not named or url_id in named)
-        # Those in flight are subtracted when they are settled.
-        host.queued -= max(0, erased.queued.get(host_id, 0) - in_flight)
+    scheduler.note_counts()
 
 
 async def release(

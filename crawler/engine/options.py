@@ -22,6 +22,7 @@ class EngineOptions:
     bounds.
     """
 
+    active_hosts: int = 10_000  # most hosts in memory; some 50 MB
     workers: int = 256  # coroutines: so many that a few hundred hosts without a response do not block the others
     lease_size: int = 16
     memory: int = 128 * 1024 * 1024

@@ -109,17 +109,18 @@ class Reevaluation:
                 continue
             host_id = next(iter(self._pending))
             del self._pending[host_id]
-            host = self._scheduler.host_table.hosts.get(host_id)
-            if host is None:
-                continue
             self._is_running = True
+            host = await self._scheduler.workbench.load_host(host_id)
             try:
-                await self._reevaluate(host)
+                if host is not None:
+                    await self._reevaluate(host)
             except FrontierFull:
                 self._pending[host_id] = None
                 await asyncio.sleep(_RETRY_S)
             finally:
                 self._is_running = False
+                if host is not None:
+                    host.pins -= 1
             self._scheduler.wake()
 
     def _request_stale_robots(self) -> None:
@@ -195,7 +196,7 @@ class Reevaluation:
         async with self._scheduler.without_prefetch([host]):
             free = [(url_id, denied) for url_id, denied in refused if url_id not in host.leased]
             count = await self._frontier.deny(host.id, free, now=self._clock.now()) if free else 0
-            host.queued -= count
+            self._scheduler.note_counts()
         return count
 
     # -- events and preview
@@ -225,23 +226,28 @@ class Reevaluation:
         """
         dropped = back = judged = 0
         complete = True
-        for host in list(self._scheduler.host_table.hosts.values()):
-            for state in (UrlState.QUEUED, UrlState.DENIED):
-                after: UrlRow | None = None
-                while complete:
-                    rows = await self._frontier.url_rows(host.id, state, after=after, limit=SLICE)
-                    let_in = [row for row in rows if _scope_allows(row, host, scope)]
-                    if state is UrlState.QUEUED:
-                        dropped += len(rows) - len(let_in)
-                    elif let_in:
-                        await self._scheduler.load_rules(host)
-                        back += sum(self._verdict(row, state, host, scope) is None for row in let_in)
-                    judged += len(rows)
-                    complete = judged < COUNT_LIMIT
-                    if len(rows) < SLICE:
-                        break
-                    after = rows[-1]
-                    await asyncio.sleep(0)
+        table, after_id = self._scheduler.host_table, 0
+        while complete and (host_rows := await self._frontier.host_rows(after=after_id, limit=SLICE)):
+            after_id = host_rows[-1].id
+            for host in map(table.outline, host_rows):
+                for state in (UrlState.QUEUED, UrlState.DENIED):
+                    after: UrlRow | None = None
+                    while complete:
+                        rows = await self._frontier.url_rows(host.id, state, after=after, limit=SLICE)
+                        let_in = [row for row in rows if _scope_allows(row, host, scope)]
+                        if state is UrlState.QUEUED:
+                            dropped += len(rows) - len(let_in)
+                        elif let_in:
+                            await self._scheduler.load_rules(host)
+                            back += sum(self._verdict(row, state, host, scope) is None for row in let_in)
+                        judged += len(rows)
+                        complete = judged < COUNT_LIMIT
+                        if len(rows) < SLICE:
+                            break
+                        after = rows[-1]
+                        await asyncio.sleep(0)
+                if host.id not in table.hosts:
+                    self._url_policy.rules.put(host, None, stored=True)
         return {"queued_dropped": dropped, "denied_back": back, "judged": judged, "complete": complete}
 
 

@@ -51,7 +51,7 @@ _COUNTED_AS: Final = {
 async def begin_round(frontier: Frontier, last: Round | None, *, now: float) -> Round:
     """The round that goes on with a start: `last` if something of it is left, else a new one."""
     if last is not None and last.is_under_way and last.is_queued:
-        totals = await frontier.totals()
+        totals = frontier.totals()
         if not totals.queued and not totals.waiting:  # the run before was killed when it was done
             await frontier.end_round(now=now)
     return await frontier.begin_round(now=now)
@@ -115,8 +115,10 @@ class Rounds:
     async def _queue_slice(self) -> None:
         if not self.is_queueing:
             return
-        blocked = [host.id for host in self._scheduler.host_table.hosts.values() if host.is_blocked]
-        queued, after = await self._frontier.queue_round(blocked=blocked, now=self._clock.now())
+        blocklist = self._scheduler.host_table.blocklist
+        queued, after = await self._frontier.queue_round(
+            is_blocked=lambda host: blocklist.covers(host) is not None, now=self._clock.now()
+        )
         assert self.current is not None
         self.current = replace(after, counts=self.current.counts)
         self._scheduler.requeued(queued)

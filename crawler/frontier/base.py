@@ -10,7 +10,7 @@ A URL is known for ever by (origin, key). If it is found again, its row does not
 shorter. Otherwise queued URLs would have to move within the order, for a link that was found only a few pages later.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -20,8 +20,10 @@ from crawler.core.models import (
     Counters,
     Denied,
     Discovered,
+    HostReadiness,
     HostRow,
     HostTemplates,
+    KeyRow,
     Origin,
     RecordLocation,
     Round,
@@ -62,13 +64,13 @@ class Recovered:
     """The contents of a store when it was opened."""
 
     clean: bool  # False if the last owner did not close the store: every politeness key then waits for its delay
-    hosts: tuple[HostRow, ...]
-    backoffs: tuple[Backoff, ...]
     sink_files: tuple[SinkFile, ...]  # closed ones too
     counters: Counters
     scope_hosts: tuple[str, ...]  # hosts that a redirect of a seed added to the scope
-    suspects: tuple[int, ...] = ()  # ids of hosts that have suspects
-    slow_responses: tuple[SlowResponse, ...] = ()
+    schedule_at: float = 0.0  # the latest schedule time that the store knows
+    hosts: int = 0
+    backoffs: int = 0  # politeness keys that back off
+    last_visit_at: float | None = None  # end of the last stored visit (UTC); None: there was none
     to_reevaluate: tuple[int, ...] = ()  # ids of hosts whose URLs are not all judged by the current rules
     last_round: Round | None = None  # None: there was none
     is_restored: bool = False  # from a backup: output files may have grown since, until `clear_restored`
@@ -93,6 +95,9 @@ class Batch:
     # visit (`SitemapHint.lastmod`). None: hints do not change due times.
     hint_after_s: float | None = None
     slow_responses: Sequence[SlowResponse] = ()  # `response_s` 0: the key is not slow any more
+    readiness: Sequence[HostReadiness] = ()  # of hosts whose back-off changed
+    requested: Sequence[tuple[int, float]] = ()  # ids of politeness keys, and the end of their last request
+    schedule_at: float = 0.0  # now, in schedule time, as are the ends of requests
     templates: Sequence[TemplateRow] = ()  # without `pages`: the notes of settlements add up to them
     lines: Sequence[RecordLocation | None] = ()  # of the line in pages/ of each settlement; empty: there are none
     error_pages: Sequence[tuple[int, bytes]] = ()  # host id and the engine's record of its soft 404s
@@ -111,6 +116,51 @@ class Receipt:
     linked: Sequence[int] = ()  # host id of each URL that is no suspect any more: not only error pages link to it
     # id of a suspect → new URLs found on it: their ids, host ids and request targets
     trial_links: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
+
+
+class HostCount(NamedTuple):
+    """How many URLs of a host are queued, after a change, and the id of its politeness key."""
+
+    queued: int
+    key_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Hosts and politeness keys that leave memory, or whose state is to be stored. Times are in schedule time."""
+
+    hosts: Sequence[HostReadiness] = ()
+    keys: Sequence[tuple[int, float | None, float]] = ()  # id, end of its last request (None: as stored), when it opens
+    backoffs: Sequence[Backoff] = ()  # as in Batch
+    slow_responses: Sequence[SlowResponse] = ()  # as in Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to enter memory: politeness keys that have work by `ready_by` (schedule time), the longest ready first,
+    each with up to `hosts` of its hosts, until `places` hosts entered or a few more; the keys named `names`, whether
+    they have work or not, and those of the hosts `host_ids`, with these; of keys in memory (`more`: id → ids of its
+    hosts in memory) up to `hosts` others.
+    """
+
+    ready_by: float = 0.0
+    places: int = 0
+    hosts: int = 1
+    names: Sequence[str] = ()
+    host_ids: Sequence[int] = ()
+    more: Mapping[int, Collection[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """What enters memory. A key of `keys` was not active. `more`: id of an active key → its hosts, and whether even
+    more of them have work. `hosts` are those of `Wanted.host_ids`.
+    """
+
+    keys: Sequence[KeyRow]
+    more: Mapping[int, tuple[Sequence[HostRow], bool]]
+    hosts: Sequence[HostRow]
+    next_at: float | None  # when the next key that did not enter has work (schedule time); None: none has any
 
 
 class VisitedPage(NamedTuple):
@@ -220,13 +270,15 @@ class Totals:
     hosts: int
     forgotten: int = 0
     suspect: int = 0
+    hosts_with_work: int = 0  # with URLs that are queued or suspects
 
 
 class Frontier(Protocol):
     """A store of hosts, URLs and visits. Times are UTC epoch seconds.
 
-    All methods but `open` need an open frontier (RuntimeError). All but `open` and `close` raise FrontierFull while the
-    disk is full or failing, and FrontierCorrupt. If a call is cancelled, it has stored all of its data or nothing.
+    All methods but `open` and `totals` need an open frontier (RuntimeError). All but these and `close` raise
+    FrontierFull while the disk is full or failing, and FrontierCorrupt. If a call is cancelled, it has stored all of
+    its data or nothing.
     """
 
     async def open(self) -> Recovered:
@@ -245,6 +297,33 @@ class Frontier(Protocol):
         unknown what was stored: only a restart helps. Raises ValueError, with nothing stored, for a batch that `Batch`
         does not allow, or that has URLs, hosts or files that the store does not know.
         """
+
+    def take_counts(self) -> dict[int, HostCount]:
+        """Host id → its count, for each host whose count changed since the last call. It does not wait."""
+
+    async def exchange(self, leaving: Leaving, wanted: Wanted) -> Entered:
+        """Read what is to enter memory, and store the state of what leaves it, in one transaction: nothing does both.
+
+        A key is active from when it enters until it leaves, or until the next `open`. Only keys that are not active
+        enter by `Wanted.keys`. When a key leaves, it has work from when it opens on, if one of its hosts has work then.
+        """
+
+    async def unpark(self, parked: str, *, at: float, host_ids: Collection[int] | None = None) -> int:
+        """Make hosts that are parked for this reason ready at `at` (schedule time): all of them, or those of
+        `host_ids`. It runs in slices. Returns their number.
+        """
+
+    async def parked(self) -> dict[str, tuple[int, int]]:
+        """Numbers of parked hosts that have work, and of their queued URLs, by reason."""
+
+    async def hosts_named(self, host: str) -> list[HostRow]:
+        """The origins of a host name, one for each scheme and port."""
+
+    async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
+        """Up to `limit` hosts with an id above `after`, in the order of their ids: all, or those that have work."""
+
+    async def host_rows_of(self, host_ids: Collection[int]) -> list[HostRow]:
+        """The hosts with these ids, as far as they are known."""
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
         """Up to `limit` queued tasks of a host, by (priority, depth, age), without those whose id is in `leased`."""
@@ -355,8 +434,8 @@ class Frontier(Protocol):
     async def suspects(self, *, limit: int = 1_000) -> list[Suspects]:
         """Suspects by template, the largest numbers first, with examples."""
 
-    async def totals(self) -> Totals:
-        """Numbers of URLs by state. Cheap: they are kept up to date with each transaction."""
+    def totals(self) -> Totals:
+        """Numbers of URLs by state, as of the last transaction, also after `close`. It does not wait."""
 
     async def find_host(self, origin: Origin) -> HostRow | None:
         """The row of an origin, None if it is unknown."""
@@ -372,10 +451,10 @@ class Frontier(Protocol):
     async def begin_round(self, *, now: float) -> Round:
         """Begin a round, unless one is under way. Returns the one that is under way then."""
 
-    async def queue_round(self, *, blocked: Collection[int], now: float) -> tuple[dict[int, int], Round]:
+    async def queue_round(self, *, is_blocked: Callable[[str], bool], now: float) -> tuple[dict[int, int], Round]:
         """Queue the next slice of the round's URLs: those that are DONE or GAVE_UP and were not visited since it began.
-        Their attempts start over. URLs of `blocked` hosts, by id, are left out. Returns host id → number of URLs, and
-        how far the round is. Raises ValueError if no round is under way.
+        Their attempts start over. URLs of hosts whose name `is_blocked` are left out; it may be called in another
+        thread. Returns host id → number of URLs, and how far the round is. Raises ValueError if no round is under way.
         """
 
     async def end_round(self, *, now: float) -> None:

@@ -495,6 +495,12 @@ class AdminSection(Section):
 class EngineSection(Section):
     """Limits of work at one time."""
 
+    active_hosts: t.Count = _key(
+        _ENGINE.active_hosts,
+        "Hosts in memory: those that can be requested soon. The others are in the store only.",
+        restart=True,
+        most=1_000_000,
+    )
     workers: t.Count = _key(_ENGINE.workers, "Visits at once.", restart=True, most=20_000)
     lease_size: t.Count = _key(
         _ENGINE.lease_size,

@@ -36,9 +36,8 @@ from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.response_processor import ProcessedResponse, ResponseProcessor
 from crawler.engine.pages.url_list_policy import UrlListPolicy
 from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
-from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.host_table import HostTable
-from crawler.engine.scheduling.rate_limits import AddressRateLimiter
+from crawler.engine.scheduling.restrictions import AddressRateLimiter, Blocklist
 from crawler.fetch.fetcher import AddressNotReady, OriginBlocked, blocked
 from crawler.fetch.http_client import HttpClient
 from crawler.frontier.base import BlockedHost

@@ -59,11 +59,11 @@ async def check(left: Path, acknowledged: int, begun: int) -> None:
         assert connection.execute("PRAGMA integrity_check").get == "ok"
     connection.close()
     frontier = SqliteFrontier(left / "frontier.db")
-    recovered = await frontier.open()
-    totals = await frontier.totals()
+    await frontier.open()
+    totals = frontier.totals()
     assert acknowledged <= totals.done <= begun
     assert totals.queued == ROUNDS - totals.done + LINKS * totals.done
-    assert [row.queued for row in recovered.hosts] == [totals.queued]
+    assert [row.queued for row in await frontier.host_rows(after=0, limit=9)] == [totals.queued]
     tasks = await frontier.take(1, 10_000, leased=())
     assert len(tasks) == totals.queued
     assert sorted(t.url for t in tasks if "seed" in t.url) == sorted(

@@ -2,12 +2,14 @@
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from crawler.core.enums import Source, StoppedBy, TaskKind
 from crawler.core.models import Discovered, FetchResult, RecordLocation, SinkFile
 from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
+from crawler.core.politeness import politeness_key
 from crawler.core.url import key_of, parse
 from crawler.engine.engine import Engine
 from crawler.engine.observer import Visited
@@ -110,7 +112,8 @@ class Harness(RecordingObserver):
         self.options = engine or EngineOptions(workers=8, linger_s=600.0, min_free=0, drain_s=5.0)
         self.loop = virtual_loop()
         super().__init__(LoopClock(self.loop))
-        self.frontier: Any = frontier if frontier is not None else MemoryFrontier()
+        key_name = partial(politeness_key, options=politeness)
+        self.frontier: Any = frontier if frontier is not None else MemoryFrontier(key_name)
         self.web = Web(self.clock, pages=web or {})
 
         def make_client(*, address_limiter: AddressRateLimit, permits: object, bandwidth: Bandwidth) -> Web:

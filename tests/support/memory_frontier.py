@@ -9,18 +9,22 @@ row for ever. The counts of a host are those of its rows.
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Final
 
 from crawler.core.enums import SinkFileState, Source, TaskKind, UrlState
 from crawler.core.models import (
+    UNTIL_EVENT,
     Backoff,
     Counters,
     Denied,
     Discovered,
+    HostReadiness,
     HostRow,
     HostTemplates,
+    KeyRow,
     Origin,
     RecordLocation,
     RobotsRecord,
@@ -35,15 +39,18 @@ from crawler.core.models import (
     TemplateRow,
 )
 from crawler.core.outcomes import OUTAGE_ERRORS
-from crawler.core.url import every_key_of, key_of, parse, registrable_domain, slot_of, target_of
+from crawler.core.url import every_key_of, key_of, name_hash, parse, registrable_domain, slot_of, target_of
 from crawler.core.url_templates import ERROR_PAGE_LINKS
 from crawler.frontier.base import (
     ROBOTS_VERSIONS_KEPT,
     Batch,
     BlockedHost,
     EndedWith,
+    Entered,
     Forgotten,
     FrontierLocked,
+    HostCount,
+    Leaving,
     Receipt,
     Recovered,
     RobotsVersion,
@@ -51,6 +58,7 @@ from crawler.frontier.base import (
     UndatedPage,
     UrlRow,
     VisitedPage,
+    Wanted,
 )
 from crawler.frontier.sqlite import writer
 from crawler.frontier.sqlite.rows import (
@@ -101,18 +109,46 @@ class KeptHost:
     counts: HostChange = field(default_factory=HostChange)
     robots: RobotsRecord | None = None
     robots_versions: list[RobotsVersion] = field(default_factory=list)  # newest first
+    ready_at: float = 0.0
+    parked: str | None = None
+    failures: int = 0
+    reason: str | None = None
+    has_responded: bool = False
+
+    @property
+    def has_work(self) -> bool:
+        return self.counts.queued + self.counts.suspects > 0
 
     def as_row(self) -> HostRow:
-        row = replace(self.row, queued=self.counts.queued, fetched=self.counts.fetched, last_at=self.counts.last_at)
+        row = replace(
+            self.row, queued=self.counts.queued, fetched=self.counts.fetched, last_at=self.counts.last_at,
+            has_suspects=self.counts.suspects > 0, ready_at=self.ready_at, parked=self.parked, failures=self.failures,
+            reason=self.reason, has_responded=self.has_responded,
+        )  # fmt: skip
         if self.robots is None:
             return row
         return replace(row, robots=replace(self.robots, body=None))
 
 
-class MemoryFrontier:
-    """A `Frontier` in memory."""
+@dataclass(slots=True)
+class KeptKey:
+    """The scheduling state of a politeness key."""
 
-    def __init__(self) -> None:
+    name: str
+    requested_at: float | None = None
+    open_at: float = 0.0
+    is_active: bool = False
+
+
+class MemoryFrontier:
+    """A `Frontier` in memory. `key_name` makes the name of a politeness key of a host name."""
+
+    def __init__(self, key_name: Callable[[str], str] = registrable_domain) -> None:
+        self._key_name = key_name
+        self._politeness_keys: dict[int, KeptKey] = {}
+        self._changed: set[int] = set()
+        self._schedule_at = 0.0
+        self._last_visit_at: float | None = None
         self._urls: dict[int, KeptUrl] = {}
         self._keys: dict[tuple[int, int], KeptUrl] = {}
         self._hosts: dict[Origin, KeptHost] = {}
@@ -143,18 +179,20 @@ class MemoryFrontier:
         if self._is_open:
             raise FrontierLocked(f"this frontier is in use by process {os.getpid()}")
         self._is_open = True
+        for key in self._politeness_keys.values():
+            key.is_active = False
         clean, self._clean = self._clean, False
         for sink, name in [key for key, file in self._sink_files.items() if file.state is SinkFileState.LOSING]:
             await self.lose_file(sink, name)
         return Recovered(
             clean=clean,
-            hosts=tuple(host.as_row() for host in self._hosts.values()),
-            backoffs=tuple(self._backoffs[key] for key in sorted(self._backoffs)),
             sink_files=tuple(self._sink_files.values()),
             counters=self._counters,
             scope_hosts=tuple(sorted(self._scope_hosts)),
-            suspects=tuple(sorted({self._urls[url_id].host_id for url_id in self._suspects})),
-            slow_responses=tuple(self._slow_responses[key] for key in sorted(self._slow_responses)),
+            schedule_at=self._schedule_at,
+            hosts=len(self._hosts),
+            backoffs=len(self._backoffs),
+            last_visit_at=self._last_visit_at,
             to_reevaluate=tuple(sorted(self._to_reevaluate)),
             last_round=self._round,
         )
@@ -179,6 +217,14 @@ class MemoryFrontier:
         queued: Counter[int] = Counter()
         last_id = len(self._urls)
         links_new = []
+        self._schedule_at = max(self._schedule_at, batch.schedule_at)
+        self._put_readiness(batch.readiness)
+        for key_id, at in batch.requested:
+            key = self._politeness_keys[key_id]
+            key.requested_at = max(at, key.requested_at or 0.0)
+        ends = [one.finished_at for one in batch.settlements]
+        before = [] if self._last_visit_at is None else [self._last_visit_at]
+        self._last_visit_at = max(ends + before, default=None)
         lines = batch.lines or (None,) * len(batch.settlements)
         for settlement, record, line in zip(batch.settlements, batch.written, lines, strict=True):
             self._put_visit(settlement, record, line)
@@ -187,18 +233,11 @@ class MemoryFrontier:
             links_new.append(sum(self._insert(one, via, new_hosts, queued) for one in settlement.discovered))
             if batch.hint_after_s is not None:
                 self._bring_forward(settlement, batch.hint_after_s)
-        for backoff in batch.backoffs:
-            self._backoffs[backoff.key] = backoff
-            if backoff.until_at == 0:
-                del self._backoffs[backoff.key]
+        self._put_backoffs(batch.backoffs, batch.slow_responses)
         self._counters = batch.counters or self._counters
         if batch.round_counts is not None and self._round is not None:
             self._round = replace(self._round, counts=batch.round_counts)
         self._scope_hosts.update(batch.scope_hosts)
-        for slow in batch.slow_responses:
-            self._slow_responses[slow.key] = slow
-            if slow.response_s == 0:
-                del self._slow_responses[slow.key]
         self._error_pages.update(batch.error_pages)
         for one in batch.templates:
             pages = self._templates.get((one.host_id, one.template), TemplateRow(0, "")).pages
@@ -247,6 +286,126 @@ class MemoryFrontier:
                     queued[known.host_id] += 1
         return suspects, linked, trial_links
 
+    def _put_backoffs(self, backoffs: Sequence[Backoff], slow_responses: Sequence[SlowResponse]) -> None:
+        for backoff in backoffs:
+            self._backoffs[backoff.key] = backoff
+            if backoff.until_at == 0:
+                del self._backoffs[backoff.key]
+        for slow in slow_responses:
+            self._slow_responses[slow.key] = slow
+            if slow.response_s == 0:
+                del self._slow_responses[slow.key]
+
+    # -- hosts and keys in memory
+
+    def take_counts(self) -> dict[int, HostCount]:
+        changed, self._changed = self._changed, set()
+        return {id_: HostCount(self._hosts_by_id[id_].counts.queued, self._key_id(id_)) for id_ in changed}
+
+    def _key_id(self, host_id: int) -> int:
+        return name_hash(self._key_name(self._hosts_by_id[host_id].row.origin.host))
+
+    def _put_readiness(self, hosts: Sequence[HostReadiness]) -> None:
+        for one in hosts:
+            host = self._hosts_by_id[one.host_id]
+            host.ready_at, host.parked, host.failures = one.ready_at, one.parked, one.failures
+            host.reason, host.has_responded = one.reason, one.has_responded
+
+    async def exchange(self, leaving: Leaving, wanted: Wanted) -> Entered:
+        self._check_open()
+        self._put_backoffs(leaving.backoffs, leaving.slow_responses)
+        named = [self._hosts_by_id[host_id] for host_id in wanted.host_ids if host_id in self._hosts_by_id]
+        names = [*wanted.names, *(self._key_name(one.row.origin.host) for one in named)]
+        entering: dict[int, None] = {}
+        for name in names:
+            key_id = name_hash(name)
+            if not self._politeness_keys.setdefault(key_id, KeptKey(name)).is_active:
+                entering[key_id] = None
+        places = wanted.places
+        for ready_at, key_id in sorted((at, key_id) for key_id, at in self._ready_keys() if key_id not in entering):
+            if ready_at > wanted.ready_by or places <= 0:
+                break
+            entering[key_id] = None
+            places -= len(self._hosts_of(key_id, (), wanted.hosts)[0])
+        keys = [self._key_row(key_id, wanted.hosts) for key_id in entering]
+        more = {key_id: self._hosts_of(key_id, known, wanted.hosts) for key_id, known in wanted.more.items()}
+        rows = [host.as_row() for host in named]
+        for row in chain(rows, *(key.hosts for key in keys), *(found for found, _ in more.values())):
+            host = self._hosts_by_id[row.id]
+            host.ready_at = 0.0 if host.parked is not None and host.ready_at >= UNTIL_EVENT else host.ready_at
+            host.parked = None
+        self._put_readiness(leaving.hosts)
+        for key_id, requested_at, open_at in leaving.keys:
+            key = self._politeness_keys[key_id]
+            key.is_active, key.open_at = False, open_at
+            key.requested_at = key.requested_at if requested_at is None else requested_at
+        return Entered(keys, more, rows, min((at for _, at in self._ready_keys()), default=None))
+
+    def _ready_keys(self) -> Iterator[tuple[int, float]]:
+        """The keys that are not active and have work, and when one of their hosts may be requested."""
+        ready: dict[int, float] = {}
+        for host_id, host in self._hosts_by_id.items():
+            if host.has_work and host.ready_at < UNTIL_EVENT:
+                key_id = self._key_id(host_id)
+                ready[key_id] = min(ready.get(key_id, UNTIL_EVENT), host.ready_at)
+        for key_id, at in ready.items():
+            if not self._politeness_keys[key_id].is_active:
+                yield key_id, max(at, self._politeness_keys[key_id].open_at)
+
+    def _key_row(self, key_id: int, limit: int) -> KeyRow:
+        key = self._politeness_keys[key_id]
+        key.is_active = True
+        slow = self._slow_responses.get(key.name)
+        delays = [
+            host.robots.crawl_delay_s
+            for host in self._hosts.values()
+            if self._key_name(host.row.origin.host) == key.name
+            and host.robots is not None
+            and host.robots.crawl_delay_s is not None
+        ]
+        return KeyRow(
+            key_id, key.name, key.requested_at, key.open_at, max(delays, default=None), self._backoffs.get(key.name),
+            0.0 if slow is None else slow.response_s, *self._hosts_of(key_id, (), limit),
+        )  # fmt: skip
+
+    def _hosts_of(self, key_id: int, known: Collection[int], limit: int) -> tuple[tuple[HostRow, ...], bool]:
+        ready = (
+            (id_, host) for id_, host in self._hosts_by_id.items() if host.has_work and host.ready_at < UNTIL_EVENT
+        )
+        found = [host for id_, host in ready if self._key_id(id_) == key_id and id_ not in known]
+        found.sort(key=lambda host: (host.ready_at, host.row.id))
+        return tuple(host.as_row() for host in found[:limit]), len(found) > limit
+
+    async def unpark(self, parked: str, *, at: float, host_ids: Collection[int] | None = None) -> int:
+        found = [
+            host
+            for host_id, host in self._hosts_by_id.items()
+            if host.parked == parked and (host_ids is None or host_id in host_ids)
+        ]
+        for host in found:
+            host.parked, host.ready_at = None, at
+        return len(found)
+
+    async def parked(self) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
+        for host in self._hosts.values():
+            if host.parked is not None and host.counts.queued:
+                hosts, urls = found.get(host.parked, (0, 0))
+                found[host.parked] = hosts + 1, urls + host.counts.queued
+        return found
+
+    async def hosts_named(self, host: str) -> list[HostRow]:
+        return [one.as_row() for origin, one in self._hosts.items() if origin.host == host]
+
+    async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
+        found = [
+            one for host_id, one in self._hosts_by_id.items() if host_id > after and (one.has_work or not with_work)
+        ]
+        return [one.as_row() for one in found[:limit]]
+
+    async def host_rows_of(self, host_ids: Collection[int]) -> list[HostRow]:
+        return [one.as_row() for host_id, one in self._hosts_by_id.items() if host_id in host_ids]
+
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
         self._check_open()
         queued = (url for url in self._urls.values() if url.host_id == host_id and url.state is UrlState.QUEUED)
@@ -285,6 +444,7 @@ class MemoryFrontier:
                     url.next_at, url.visited_at = due_at - (url.visited_at - now), now
 
     async def next_due(self) -> float | None:
+        self._check_open()
         return min((at for _, at in self._due(revisits=False)), default=None)
 
     async def next_revisit(self) -> float | None:
@@ -392,13 +552,13 @@ class MemoryFrontier:
             self._round = last = Round(1 if last is None else last.number + 1, now, last_id=len(self._urls))
         return last
 
-    async def queue_round(self, *, blocked: Collection[int], now: float) -> tuple[dict[int, int], Round]:
+    async def queue_round(self, *, is_blocked: Callable[[str], bool], now: float) -> tuple[dict[int, int], Round]:
         last = self._round_under_way()
         end = min(last.queued_to + writer.REQUEUE_SLICE, last.last_id)
         queued: Counter[int] = Counter()
         for url in (self._urls[url_id] for url_id in range(last.queued_to + 1, end + 1)):
             is_visited = url.visited_at is not None and last.started_at <= url.visited_at <= now
-            if url.state in ENDS and not is_visited and url.host_id not in blocked:
+            if url.state in ENDS and not is_visited and not is_blocked(url.found.origin.host):
                 url.attempts, url.next_at = 0, None
                 self._set_state(url, UrlState.QUEUED)
                 queued[url.host_id] += 1
@@ -557,9 +717,9 @@ class MemoryFrontier:
         ]
         return sorted(summed, key=lambda one: (-one.urls, one.host_id, one.template))[:limit]
 
-    async def totals(self) -> Totals:
-        self._check_open()
-        counts = Counter({"hosts": len(self._hosts)})
+    def totals(self) -> Totals:
+        with_work = sum(host.has_work for host in self._hosts.values())
+        counts = Counter({"hosts": len(self._hosts), "hosts_with_work": with_work})
         for url in self._urls.values():
             counts[url.state] += 1
         return totals_from(counts, self._marks)
@@ -592,6 +752,8 @@ class MemoryFrontier:
         if host is None:
             row = HostRow(len(self._hosts) + 1, found.origin, slot_of(registrable_domain(found.origin.host)), queued=0)
             host = self._hosts[found.origin] = self._hosts_by_id[row.id] = KeptHost(row)
+            name = self._key_name(found.origin.host)
+            self._politeness_keys.setdefault(name_hash(name), KeptKey(name))
             new_hosts.append(host)
         host_id = host.row.id
         known = self._keys.get((host_id, found.key))
@@ -600,9 +762,21 @@ class MemoryFrontier:
             return 0
         url = KeptUrl(len(self._urls) + 1, host_id, found, via, hint=found.hint)
         self._urls[url.id] = self._keys[host_id, found.key] = url
-        host.counts.queued += 1
+        self._count(host_id, queued=1)
         queued[host_id] += 1
         return 1
+
+    def _count(self, host_id: int, *, queued: int = 0, suspects: int = 0, again: bool = False) -> None:
+        """Count a change of what a host has to do. With new work it is ready, unless it backs off or waits."""
+        host = self._hosts_by_id[host_id]
+        had_work = host.has_work
+        host.counts.queued += queued
+        host.counts.suspects += suspects
+        self._changed.add(host_id)
+        if (queued > 0 and host.parked == "traps") or (again and host.parked == "limit"):
+            host.parked, host.ready_at = None, self._schedule_at
+        elif host.has_work and not had_work:
+            host.ready_at = max(host.ready_at, self._schedule_at)
 
     def _erase(self, url: KeptUrl, now: float) -> None:
         if url.record is not None:
@@ -664,8 +838,13 @@ class MemoryFrontier:
             host.robots_versions = [version, *host.robots_versions][:ROBOTS_VERSIONS_KEPT]
 
     def _set_state(self, url: KeptUrl, state: UrlState) -> None:
-        counts = self._hosts_by_id[url.host_id].counts
-        counts.queued += (state is UrlState.QUEUED) - (url.state is UrlState.QUEUED)
+        if state is not url.state:
+            self._count(
+                url.host_id,
+                queued=(state is UrlState.QUEUED) - (url.state is UrlState.QUEUED),
+                suspects=(state is UrlState.SUSPECT) - (url.state is UrlState.SUSPECT),
+                again=state is UrlState.QUEUED,
+            )
         url.state = state
         self._suspects.pop(url.id, None)
 

@@ -2,19 +2,20 @@
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from crawler.core.enums import UrlState
 from crawler.core.models import Discovered, RecordLocation, Settlement, Task
+from crawler.core.url import registrable_domain
 from tests.support.memory_frontier import MemoryFrontier
 
 
 class QuickFrontier(MemoryFrontier):
     """A MemoryFrontier that indexes queued and waiting URLs."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, key_name: Callable[[str], str] = registrable_domain) -> None:
+        super().__init__(key_name)
         self._queued: defaultdict[int, dict[int, Any]] = defaultdict(dict)
         self._waiting: dict[int, Any] = {}
 

@@ -47,6 +47,8 @@ OWN_WORK_S: Final = 120.0  # the longest step that needs no server: reading a pa
 _SHOWN: Final = 3  # reasons of a backlog that are named
 
 Reason = tuple[LeftReason, str]  # the text continues "3 URLs of 2 hosts …"
+NOT_YET: Reason = (LeftReason.NOT_YET, "not requested yet")
+BLOCKED: Reason = (LeftReason.BLOCKED, "blocked by the operator (`crawler unblock` ends the block)")
 LIMIT: Reason = (LeftReason.LIMIT, "held back by a limit of scope (max_urls, max_urls_per_host)")
 
 
@@ -61,14 +63,14 @@ class Backlog:
     example: str = ""
 
     def __str__(self) -> str:
-        hosts = self.example if self.hosts == 1 else count(self.hosts, "host")
+        hosts = self.example if self.hosts == 1 and self.example else count(self.hosts, "host")
         return f"{count(self.urls, 'URL')}{f' of {hosts}' if self.hosts else ''} {self.text}"
 
 
 def reason(host: Host, now_mono: float) -> Reason | None:
     """Why the URLs of a host may not be requested; None if they may."""
     if host.is_blocked:
-        return LeftReason.BLOCKED, "blocked by the operator (`crawler unblock` ends the block)"
+        return BLOCKED
     if host.is_held:
         return LeftReason.ROBOTS, f"whose {host.robots_problem}"
     for state in (host.politeness, host.key.politeness):
@@ -77,18 +79,29 @@ def reason(host: Host, now_mono: float) -> Reason | None:
     return LIMIT if host.limit_reached else None
 
 
-def by_reason(urls: Iterable[tuple[Host, int, Reason]]) -> list[Backlog]:
-    """Add up the numbers of URLs by reason; the largest first."""
-    found: dict[Reason, Backlog] = {}
-    for host, number, why in urls:
-        so_far = found.get(why) or Backlog(*why, 0, 0, str(host.origin))
-        found[why] = replace(so_far, urls=so_far.urls + number, hosts=so_far.hosts + 1)
-    return sorted(found.values(), key=lambda one: -one.urls)
+def add_up(sums: dict[Reason | None, Backlog], host: Host, number: int, why: Reason | None) -> None:
+    """Add URLs of a host to those that wait for the same thing; `why` None: for nothing."""
+    so_far = sums.get(why) or Backlog(*(why or NOT_YET), 0, 0, str(host.origin))
+    sums[why] = replace(so_far, urls=so_far.urls + number, hosts=so_far.hosts + 1)
 
 
 def backlog_of(hosts: Iterable[Host], now_mono: float) -> list[Backlog]:
     """Queued URLs that may not be requested now, by reason; the largest number first."""
-    return by_reason((host, host.backlog, why) for host in hosts if host.backlog and (why := reason(host, now_mono)))
+    sums: dict[Reason | None, Backlog] = {}
+    for host in hosts:
+        if host.backlog and (why := reason(host, now_mono)):
+            add_up(sums, host, host.backlog, why)
+    return sorted(sums.values(), key=lambda one: -one.urls)
+
+
+def joined(parts: Iterable[Backlog]) -> list[Backlog]:
+    """Those that wait for the same thing as one; the largest number first."""
+    sums: dict[Reason, Backlog] = {}
+    for one in parts:
+        had = sums.get((one.reason, one.text))
+        whole = one if had is None else replace(had, urls=had.urls + one.urls, hosts=had.hosts + one.hosts)
+        sums[one.reason, one.text] = whole
+    return sorted(sums.values(), key=lambda one: -one.urls)
 
 
 def described(found: Sequence[Backlog]) -> list[str]:

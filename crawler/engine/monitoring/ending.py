@@ -5,7 +5,7 @@ Every report about the end (table, `--json`, messages, exit code) is made from o
 Invariant: each URL that is left has one reason, and the reasons add up to what the store holds.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import assert_never
@@ -14,10 +14,9 @@ from crawler.core.enums import Exit, LeftReason, OutcomeLabel, StoppedBy
 from crawler.core.formatting import timestamp
 from crawler.core.models import Origin, Round, Suspects
 from crawler.core.outcomes import UrlCounts
-from crawler.engine.monitoring.bottleneck import LIMIT, Backlog, by_reason, reason
+from crawler.engine.monitoring.bottleneck import LIMIT, NOT_YET, Backlog, Reason
 from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.monitoring.rates import cpu_s, peak_rss_bytes
-from crawler.engine.scheduling.host import Host
 from crawler.fetch.pool_statistics import HostConnections, PoolStats
 from crawler.frontier.base import Totals
 
@@ -64,30 +63,26 @@ class Ending:
 def ending(
     stopped_by: StoppedBy,
     totals: Totals,
-    hosts: Iterable[Host],
+    sums: Mapping[Reason | None, Backlog],
     suspects: Sequence[tuple[str, Suspects]],
-    now_mono: float,
     *,
     is_settled: bool,
 ) -> Ending:
-    """Make the Ending from the totals of the store and the hosts of the scheduler. Raises Inconsistent.
+    """Make the Ending from the totals of the store, and from the sums over its hosts of what keeps their URLs
+    (`bottleneck.add_up`). Raises Inconsistent.
 
     `is_settled`: all visits are stored, so that the two must agree.
     """
     counts: Mapping[str, int] = {name: getattr(totals, name) for name in Totals.__slots__}
-    hosts = list(hosts)
     try:
         counted = UrlCounts.of(counts)
     except ValueError as error:
         raise Inconsistent(str(error)) from None
-    for host in hosts:
-        if host.queued < 0:
-            raise Inconsistent(f"{host.origin}: {host.queued} URLs queued")
-    otherwise = LIMIT if stopped_by is StoppedBy.MAX_URLS else (LeftReason.NOT_YET, "not requested yet")
-    left = by_reason((host, host.queued, reason(host, now_mono) or otherwise) for host in hosts if host.queued)
+    otherwise = LIMIT if stopped_by is StoppedBy.MAX_URLS else NOT_YET
+    left = list(_with_reasons(sums, otherwise))
     queued = sum(one.urls for one in left)
     if is_settled and queued != totals.queued:
-        raise Inconsistent(f"the store has {totals.queued} URLs queued, the scheduler {queued}")
+        raise Inconsistent(f"the store has {totals.queued} URLs queued, its hosts {queued}")
     if is_settled and stopped_by in (StoppedBy.EMPTY, StoppedBy.TRAPS):
         for one in left:
             if one.reason is LeftReason.NOT_YET:
@@ -98,6 +93,15 @@ def ending(
         left.append(Backlog(LeftReason.TRAPS, "set aside in parts of a site that look endless", totals.suspect))
     left.sort(key=lambda one: -one.urls)
     return Ending(stopped_by, counted, tuple(left), tuple(suspects))
+
+
+def _with_reasons(sums: Mapping[Reason | None, Backlog], otherwise: Reason) -> Iterator[Backlog]:
+    """The sums, of which those without a reason get `otherwise`."""
+    both = [sums[why] for why in (None, otherwise) if why in sums]
+    if both:
+        hosts, urls = sum(one.hosts for one in both), sum(one.urls for one in both)
+        yield Backlog(*otherwise, urls, hosts, both[0].example)
+    yield from (one for why, one in sums.items() if why not in (None, otherwise))
 
 
 def summarise(

@@ -255,9 +255,9 @@ class EventLog:
         """Log a start after an unclean end, or with output files that had to be repaired."""
         if recovered.clean and recovery == SinkRecovered():
             return
-        fields: dict[str, object] = {"clean": recovered.clean, "hosts": len(recovered.hosts)}
+        fields: dict[str, object] = {"clean": recovered.clean, "hosts": recovered.hosts}
         if recovered.backoffs:
-            fields["backoffs"] = len(recovered.backoffs)
+            fields["backoffs"] = recovered.backoffs
         if recovery.truncated_bytes:
             fields["truncated_bytes"] = recovery.truncated_bytes
         if recovery.orphans:

@@ -6,7 +6,6 @@ from counters of other parts, without a wait.
 Invariant: a Status shares nothing with the engine, and can be written as JSON.
 """
 
-import asyncio
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,7 +17,17 @@ from crawler.core.formatting import count, date_time, rate, timestamp
 from crawler.core.models import Origin
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
-from crawler.engine.monitoring.bottleneck import Backlog, Conditions, assess, backlog_of, reason
+from crawler.engine.monitoring.bottleneck import (
+    BLOCKED,
+    LIMIT,
+    Backlog,
+    Conditions,
+    Reason,
+    assess,
+    backlog_of,
+    joined,
+    reason,
+)
 from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
 from crawler.engine.monitoring.rates import RateMeter, Rates, peak_rss_bytes, rss_bytes
 from crawler.engine.pages.worker import Worker
@@ -44,6 +53,16 @@ _CONNECTIONS: Final = (
     "open", "idle", "opening", "waiting", "opened", "failed", "requests", "requests_per_connection", "tls_handshakes",
     "tls_resumed",
 )  # fmt: skip
+
+
+# Hosts that the store has parked (`HostReadiness.parked`): what their URLs wait for, and their state.
+PARKED: Final[Mapping[str, tuple[Reason, HostState]]] = {
+    "blocked": (BLOCKED, HostState.BLOCKED),
+    "limit": (LIMIT, HostState.READY),
+    "backoff": ((LeftReason.BACKOFF, "backing off after errors"), HostState.BACKOFF),
+    "robots": ((LeftReason.ROBOTS, "whose robots.txt cannot be read"), HostState.HELD),
+    "traps": ((LeftReason.TRAPS, "in parts of a site that look endless"), HostState.READY),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +185,7 @@ class _HostFigures:
     """Figures from counting all hosts."""
 
     by_state: dict[str, int]  # keys are values of HostState, `total` and `with_work`
-    queued: int
+    totals: Totals
     held_back: Mapping[LeftReason, int]  # by a limit, or a block
     delayed: int  # with work, a delay and no back-off
     adaptive: Sequence[float]  # the delays of those of them that respond slowly
@@ -208,20 +227,27 @@ class Monitor:
         self._clock = clock
         self._rates = RateMeter(counters, meters, clock)
         self._started_mono = clock.mono()
-        self._totals = Totals(0, 0, 0, 0, 0, 0)
+        self._parked: dict[
+            str, tuple[int, int]
+        ] = {}  # hosts in the store that may not be requested now, and their URLs
+        self._parked_again_mono = 0.0
         self._hosts: _HostFigures | None = None
         self._hosts_again_mono = 0.0
         self.history = self._rates.history
 
     async def sample(self) -> float:
         """Read the store's counts, and sample the rates. Return the seconds by which the call is late."""
-        self._totals = await self._frontier.totals()
-        return self._rates.sample(self._pool_stats(), self._totals.queued)
+        mono = self._clock.mono()
+        if mono >= self._parked_again_mono:
+            self._parked = await self._frontier.parked()
+            self._parked_again_mono = mono + _HOSTS_COST * (self._clock.mono() - mono)
+        return self._rates.sample(self._pool_stats(), self._frontier.totals().queued)
 
     def status(self) -> Status:
         """The status now."""
-        counters, totals, now = self._counters, self._totals, self._clock.mono()
+        counters, now = self._counters, self._clock.mono()
         hosts, rates, in_flight = self._host_figures(now), self._rates.rates(), self._in_flight(now)
+        totals = hosts.totals
         conditions = self._conditions(hosts, rates, in_flight, now)
         state, bottleneck, sentence = assess(conditions)
         return Status(
@@ -239,7 +265,7 @@ class Monitor:
                 _plain(counters.deny_reasons),
             ),
             urls={
-                "queued": hosts.queued, "waiting": totals.waiting, "done": totals.done, "denied": totals.denied,
+                "queued": totals.queued, "waiting": totals.waiting, "done": totals.done, "denied": totals.denied,
                 "gave_up": totals.gave_up, "suspect": totals.suspect,
             },
             held_back=sum(hosts.held_back.values()),
@@ -284,9 +310,9 @@ class Monitor:
             crawl_delay_s=max(hosts.crawl_delays, default=0.0),
             next_s=max(0.0, hosts.next_mono - now),
             backlog=hosts.backlog,
-            waiting=self._totals.waiting,
+            waiting=hosts.totals.waiting,
             waiting_s=None if due_at is None else due_at - now_at,
-            suspects=self._totals.suspect,
+            suspects=hosts.totals.suspect,
             revisit_s=scheduler.revisits.due_s(),
         )
 
@@ -304,19 +330,18 @@ class Monitor:
         """Count the hosts, or return the last figures: they may be as old as 50 times the time that counting takes."""
         if self._hosts is None or now >= self._hosts_again_mono:
             hosts = self._host_table.hosts.values()
-            by_state = dict.fromkeys(map(str, HostState), 0) | {"total": len(hosts), "with_work": 0}
-            queued = delayed = held = 0
+            by_state = dict.fromkeys(map(str, HostState), 0)
+            delayed = held = without_work = 0
             held_back = {LeftReason.BLOCKED: 0, LeftReason.LIMIT: 0}
             done_s: dict[PolitenessKey, float] = {}
             adaptive, crawl_delays, usual_s = [], [], self._host_table.configured_delay_s
             for host in hosts:
                 state = state_of(host, now)
                 by_state[state] += 1
-                queued += host.queued
                 if host.limit_reached or host.is_blocked:
                     held_back[LeftReason.BLOCKED if host.is_blocked else LeftReason.LIMIT] += host.backlog
+                    without_work += host.queued > 0
                 elif host.has_work:
-                    by_state["with_work"] += 1
                     if state is HostState.HELD:
                         held += host.backlog
                     else:
@@ -328,18 +353,33 @@ class Monitor:
                             adaptive.append(host.key.adaptive_s)
                         elif host.key.delay_s > usual_s:
                             crawl_delays.append(host.key.delay_s)
+            backlog = backlog_of(hosts, now)
+            for parked, (number, urls) in self._parked.items():
+                why, state = PARKED[parked]
+                by_state[state] += number
+                if why[0] in held_back:
+                    held_back[why[0]] += urls
+                    without_work += number
+                elif why[0] is LeftReason.ROBOTS:
+                    held += urls
+                backlog.append(Backlog(*why, urls, number))
+            totals = self._frontier.totals()
+            by_state[HostState.READY] += max(0, totals.hosts - sum(by_state.values()))  # those in the store
+            by_state |= {
+                "total": sum(by_state.values()), "with_work": max(0, totals.hosts_with_work - without_work)
+            }  # fmt: skip
             next_mono = now + self._scheduler.next_request_s()
             slowest_s = max(done_s.values(), default=0.0)
             self._hosts = _HostFigures(
                 by_state,
-                queued,
+                totals,
                 held_back,
                 delayed,
                 adaptive,
                 crawl_delays,
                 held,
                 slowest_s,
-                backlog_of(hosts, now),
+                joined(backlog),
                 next_mono,
             )
             self._hosts_again_mono = now + _HOSTS_COST * (self._clock.mono() - now)
@@ -347,7 +387,7 @@ class Monitor:
 
     def _eta_s(self, hosts: _HostFigures, rates: Rates) -> float | None:
         """Seconds until all that may be requested is: by the present rate, or by the last host's back-off and delay."""
-        due = hosts.queued - sum(hosts.held_back.values()) - hosts.held
+        due = hosts.totals.queued - sum(hosts.held_back.values()) - hosts.held
         by_rate_s = due / rates.responses_per_s if due > 0 and rates.responses_per_s > 0 else 0.0
         return round(max(by_rate_s, hosts.slowest_s), 1) or None
 
@@ -358,21 +398,20 @@ class Monitor:
         """
         key, text = HOST_SORTS[sort], text.lower()
         wanted = BROKEN if state == "broken" else (state,) if state else tuple(HostState)
-        hosts = list(self._host_table.hosts.values())
         first: list[tuple[tuple[Any, ...], Host]] = []
-        matching = 0
-        for start in range(0, len(hosts), _HOSTS_AT_ONCE):
-            now = self._clock.mono()
-            found = [
-                (key(host, its_state), host)
-                for host in hosts[start : start + _HOSTS_AT_ONCE]
-                if (text in host.origin.host or (":" in text and text in str(host.origin)))
-                and (its_state := state_of(host, now)) in wanted
+        matching = after = 0
+        while rows := await self._frontier.host_rows(after=after, limit=_HOSTS_AT_ONCE):
+            after, now = rows[-1].id, self._clock.mono()
+            hosts = [
+                self._host_table.outline(row)
+                for row in rows
+                if text in row.origin.host or (":" in text and text in str(row.origin))
             ]
+            found = [(key(host, its_state), host) for host in hosts if (its_state := state_of(host, now)) in wanted]
             matching += len(found)
             first = heapq.nsmallest(limit, first + found, key=lambda one: one[0])
-            await asyncio.sleep(0)
-        return {"total": len(hosts), "matching": matching, "hosts": [self._host_row(host) for _, host in first]}
+        total = (self._frontier.totals()).hosts
+        return {"total": total, "matching": matching, "hosts": [self._host_row(host) for _, host in first]}
 
     def _host_row(self, host: Host) -> dict[str, object]:
         now, now_at = self._clock.mono(), self._clock.now()

@@ -316,7 +316,7 @@ class Revisits:
         self._solving = True
         self._planned = 0
         try:
-            pages = (await self._frontier.totals()).done
+            pages = (self._frontier.totals()).done
             sample = await self._frontier.visited_pages(
                 blocks=SAMPLE_BLOCKS, rows=SAMPLE_ROWS, phase=self._rng.random()
             )

@@ -175,7 +175,7 @@ class RobotsResponses:
         if is_throttled(outcome) or (
             isinstance(outcome, Failed) and backs_off_origin(outcome.error_type, TaskKind.ROBOTS)
         ):
-            key = self._scheduler.host_table.key_for(lease.origin)
+            key = self._scheduler.host_table.key_of(lease)
             return max(host.politeness.open_mono, key.politeness.open_mono) - self._clock.mono()
         since = host.robots.failing_since if host.robots is not None else None
         failing_s = 0.0 if since is None else self._clock.now() - since

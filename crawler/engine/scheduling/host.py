@@ -15,8 +15,8 @@ from crawler.core.politeness import OPEN, PolitenessState
 
 @dataclass(slots=True, eq=False)
 class Host:
-    """One origin. `queued` counts its queued rows in the store. `leased` has the ids of those that are in `buffer`,
-    in a lease, or in a visit that is not stored yet.
+    """One origin in memory. `queued` counts its queued rows in the store. `leased` has the ids of those that are in
+    `buffer`, in a lease, or in a visit that is not stored yet.
     """
 
     id: int
@@ -42,6 +42,16 @@ class Host:
     transient_failures: int = 0  # responses such as 500 in succession
     retries: int = 0  # queued rows that are no first attempts, and so not subject to limits on URLs
     has_suspects: bool = False  # some may be requested when nothing else is queued (`engine.pages.traps`)
+    auxiliary: int = 0  # auxiliary requests that are not made, or whose visit is not stored yet
+    pins: int = 0  # operations under way that need it in memory
+    requests: int = 0  # leased since it entered memory
+    is_leaving: bool = False  # its state is being stored; then it is no longer in memory
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it must stay in memory: something of it is in flight, being read, or not stored yet."""
+        is_busy = self.leases or self.auxiliary or self.pins or len(self.leased) > len(self.buffer)
+        return bool(is_busy or self.filling or self.rules_pending or self.robots_pending)
 
     @property
     def backlog(self) -> int:
@@ -50,7 +60,7 @@ class Host:
 
     @property
     def has_work(self) -> bool:
-        if self.limit_reached or self.is_blocked:
+        if self.limit_reached or self.is_blocked or self.is_leaving:
             return False
         return bool(self.buffer) or self.queued > len(self.leased) or (self.has_suspects and not self.leased)
 
@@ -90,6 +100,12 @@ class PolitenessKey:
 
     name: str
     delay_s: float
+    id: int = 0  # in the store
+    crawl_delay_s: float | None = None  # the longest of its hosts
+    members: set[int] = field(default_factory=set)  # ids of its hosts in memory
+    has_more: bool = False  # other hosts of it may have work
+    is_entering: bool = False  # its state is being read from the store; until then it gets no request
+    is_leaving: bool = False  # its state is being stored; then it is no longer in memory
     politeness: PolitenessState = OPEN
     hosts: deque[Host] = field(default_factory=deque)  # those with work, in rotation: the first is next
     auxiliary: deque[AuxiliaryRequest] = field(default_factory=deque)  # requests not leased yet

@@ -1,10 +1,14 @@
-"""The host table: every host and politeness key in memory, and what responses and failures mean for them.
+"""The host table: the hosts and politeness keys in memory, and what responses and failures mean for them.
+
+Times of a host or key that the store has are in schedule time. It begins at the wall clock's time, or where the last
+run ended if the clock was set back since then, and goes on with the monotonic clock: a clock that is set makes no delay
+shorter, and none longer.
 
 A result may delay a key, make a host back off, or be a sign of an outage. Nothing here waits or does I/O.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -12,11 +16,14 @@ from crawler.core.clock import Clock
 from crawler.core.enums import ErrorType, HostState, TaskKind
 from crawler.core.formatting import timestamp
 from crawler.core.models import (
+    UNTIL_EVENT,
     Backoff,
     Failed,
     Fetched,
     FetchResult,
+    HostReadiness,
     HostRow,
+    KeyRow,
     Lease,
     Origin,
     Outcome,
@@ -45,13 +52,13 @@ from crawler.core.politeness import (
     server_error_backoff_s,
     throttled_backoff_s,
 )
-from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.host import Host, PolitenessKey
-from crawler.frontier.base import Recovered
+from crawler.engine.scheduling.restrictions import Blocklist
 from crawler.obs.events import Event
 
 OnEvent = Callable[[Event, dict[str, object]], None]
 _STORED_TOLERANCE = 0.8  # an adaptive delay within this factor of the stored one is not stored again
+_ROUNDING_S = 1e-6  # an epoch time has a resolution of a quarter of that
 _MAX_RECOVERED_BACKOFF_S = 86_400.0  # a stored back-off (UTC) may lie far ahead if the clock was set back
 
 
@@ -77,11 +84,17 @@ class HostTable:
         self._on_event = on_event
         self._changed_backoffs: dict[str, Backoff] = {}
         self._changed_slow_responses: dict[str, SlowResponse] = {}
+        self._changed_hosts: dict[int, Host] = {}
+        self._requested_keys: dict[PolitenessKey, None] = {}
         self.hosts: dict[int, Host] = {}
         self.keys: dict[str, PolitenessKey] = {}
+        self.keys_by_id: dict[int, PolitenessKey] = {}  # those whose state was read from the store
+        self.without_hosts: dict[PolitenessKey, None] = {}  # those of them without hosts in memory
         self.blocklist = Blocklist() if blocklist is None else blocklist
         self.denied: set[Host] = set()  # robots.txt denies some of their URLs; it may change
-        self.has_future_dates = False  # the store has visits dated later than now: the clock was set back
+        self._schedule_offset_s = clock.now() - clock.mono()  # schedule time less monotonic time
+        self._unclean_mono: float | None = None
+        self._started_at = clock.now()
         self.outage = OutageWatch()
         self._states_before_failures: dict[Host, PolitenessState] = {}  # of hosts that failed since the last response
         self._hosts_responded = 0
@@ -104,63 +117,170 @@ class HostTable:
 
     # -- hosts and keys
 
-    def load(self, recovered: Recovered, *, same_delays: bool = False) -> None:
-        """Add the hosts and back-offs of the store. Each key waits for its delay first. The delay counts from the last
-        stored response if there was certainly no later one, else from now. `same_delays`: the earlier run had the same
-        politeness options.
+    def start(self, schedule_at: float, *, clean: bool) -> None:
+        """Begin schedule time, not before `schedule_at`. If the last run did not end cleanly, requests may have been
+        made that the store does not know. A key then waits for its delay from now on, unless its last stored request
+        was within its delay: there was none after it.
         """
-        now, mono = self._clock.now(), self._clock.mono()
-        self.admit(recovered.hosts)
-        self.has_future_dates = any((row.last_at or 0.0) > now for row in recovered.hosts)
-        for host in self.hosts.values():
-            if host.is_held or _is_dated_ahead(host.robots, now):
-                _redate(host, now, lambda _: 0.0)  # after a restart robots.txt is requested at once
-        for host_id in recovered.suspects:
-            self.hosts[host_id].has_suspects = True  # assumed until its templates are loaded
-        backoffs = {backoff.key: backoff for backoff in recovered.backoffs}
-        for name in backoffs.keys() - self.keys.keys():  # only another host's robots.txt redirected there
-            self.keys[name] = PolitenessKey(name, host_delay(self._politeness, None))
-        for stored in recovered.slow_responses if self._politeness.adaptive else ():
-            if (key := self.keys.get(stored.key)) is not None:
-                key.adaptive_s = key.adaptive_stored_s = host_delay(self._politeness, None, stored.response_s)
-        last_at: dict[PolitenessKey, float] = {}
-        for row in recovered.hosts if same_delays else ():
-            key = self.hosts[row.id].key
-            last_at[key] = max(last_at.get(key, 0.0), row.last_at or 0.0)
-        for key in self.keys.values():
-            idle_s = _certain_idle_s(key, now - last_at.get(key, 0.0))
-            if idle_s > 0:
-                key.last_end_mono = mono - idle_s
-            key.politeness = OPEN.began().ended(mono - idle_s, delay_s=max(key.delay_s, key.adaptive_s))
-            if (backoff := backoffs.get(key.name)) is not None:
-                wait_s = min(max(0.0, backoff.until_at - now), _MAX_RECOVERED_BACKOFF_S)
-                key.politeness = replace(
-                    key.politeness.backed_off(mono + wait_s, backoff.reason), failures=backoff.failures
-                )
+        mono = self._clock.mono()
+        self._schedule_offset_s = max(self._clock.now(), schedule_at) - mono
+        self._unclean_mono = None if clean else mono
+        self._started_at = self._clock.now()
 
-    def admit(self, rows: Sequence[HostRow]) -> None:
-        """Add the hosts that are not known yet."""
-        for row in rows:
-            if row.id not in self.hosts:
-                key = self.key_for(row.origin)
-                self.hosts[row.id] = host = Host(row.id, row.origin, key, queued=row.queued, fetched=row.fetched)
-                host.robots = row.robots
-                host.is_blocked = self.blocklist.covers(row.origin.host) is not None
-                if row.robots is not None and row.robots.status_code is not None:
-                    self._mark_responded(host)
-                self._update_delay(host)
+    def schedule_at(self, mono: float) -> float:
+        """A monotonic time as schedule time."""
+        return mono + self._schedule_offset_s
+
+    def mono_of(self, schedule_at: float) -> float:
+        """A schedule time as monotonic time."""
+        return schedule_at - self._schedule_offset_s
+
+    def enter(self, row: KeyRow) -> PolitenessKey:
+        """Add a politeness key as the store knows it, without its hosts."""
+        now, mono = self._clock.now(), self._clock.mono()
+        key = self.keys.get(row.name)
+        if key is None:
+            key = self.keys[row.name] = PolitenessKey(row.name, 0.0)
+        self.keys_by_id[row.id] = key
+        if not key.members:
+            self.without_hosts[key] = None
+        key.id, key.crawl_delay_s, key.has_more, key.is_entering = row.id, row.crawl_delay_s, row.has_more, False
+        key.delay_s = host_delay(self._politeness, row.crawl_delay_s)
+        if self._politeness.adaptive and row.response_s:
+            key.adaptive_s = key.adaptive_stored_s = host_delay(self._politeness, None, row.response_s)
+        key.last_end_mono = None if row.requested_at is None else self.mono_of(row.requested_at)
+        if self._unclean_mono is not None and not _is_certain(key, self._unclean_mono):
+            key.last_end_mono = max(key.last_end_mono or self._unclean_mono, self._unclean_mono)
+        key.politeness = OPEN
+        if key.last_end_mono is not None:
+            delay_s = max(key.delay_s, key.adaptive_s)
+            key.politeness = OPEN.began().ended(min(key.last_end_mono, mono), delay_s=delay_s)
+        if row.open_at:  # later by an adaptive delay that is not stored, or by one that was longer
+            opens_mono = min(self.mono_of(row.open_at) + _ROUNDING_S, mono + _MAX_RECOVERED_BACKOFF_S)
+            key.politeness = replace(key.politeness, open_mono=max(key.politeness.open_mono, opens_mono))
+        if row.backoff is not None:
+            wait_s = min(max(0.0, row.backoff.until_at - now), _MAX_RECOVERED_BACKOFF_S)
+            key.politeness = replace(
+                key.politeness.backed_off(mono + wait_s + _ROUNDING_S, row.backoff.reason),
+                failures=row.backoff.failures,
+            )
+        return key
+
+    def admit(self, rows: Iterable[HostRow]) -> list[Host]:
+        """Add those hosts that are not in memory, whose politeness keys are. Returns them."""
+        return [self._admit(row) for row in rows if row.id not in self.hosts]
+
+    def _admit(self, row: HostRow) -> Host:
+        key = self.key_for(row.origin)
+        key.members.add(row.id)
+        self.without_hosts.pop(key, None)
+        self.hosts[row.id] = host = self._made_of(row, key)
+        mono = self._clock.mono()
+        if host.is_held and row.robots is not None and row.robots.fetched_at < self._started_at:
+            _redate(host, self._clock.now(), lambda _: 0.0)  # after a restart robots.txt is requested at once
+        if row.has_responded or (row.robots is not None and row.robots.status_code is not None):
+            self._mark_responded(host)
+        if row.failures:
+            open_mono = min(self.mono_of(row.ready_at), mono + _MAX_RECOVERED_BACKOFF_S)
+            host.politeness = PolitenessState(max(0.0, open_mono + _ROUNDING_S), 0, row.failures, row.reason or "")
+        self._update_delay(host)
+        return host
+
+    def _made_of(self, row: HostRow, key: PolitenessKey) -> Host:
+        host = Host(row.id, row.origin, key, queued=row.queued, fetched=row.fetched)
+        host.robots = row.robots
+        host.retries = 1  # perhaps: the first tasks that are taken tell
+        host.has_suspects = row.has_suspects  # assumed until its templates are loaded
+        host.is_blocked = self.blocklist.covers(row.origin.host) is not None
+        if _is_dated_ahead(host.robots, now := self._clock.now()):
+            _redate(host, now, lambda _: 0.0)
+        return host
+
+    def outline(self, row: HostRow) -> Host:
+        """A host as it is in memory, or as its row in the store tells it. The latter is for reports only."""
+        host = self.hosts.get(row.id)
+        if host is None:
+            name = politeness_key(row.origin.host, self._politeness)
+            host = self._made_of(row, self.keys.get(name) or PolitenessKey(name, host_delay(self._politeness, None)))
+            host.limit_reached = row.parked == "limit"
+            host.ever_responded = row.has_responded
+            if row.parked == "backoff":
+                host.politeness = PolitenessState(self.mono_of(row.ready_at), 0, max(1, row.failures), row.reason or "")
+        return host
+
+    def remove(self, host: Host) -> None:
+        """Remove a host from memory."""
+        del self.hosts[host.id]
+        host.key.members.discard(host.id)
+        if not host.key.members:
+            self.without_hosts[host.key] = None
+        self.denied.discard(host)
+        if host.ever_responded:
+            self._hosts_responded -= 1
+        self._changed_hosts.pop(host.id, None)
+
+    def remove_key(self, key: PolitenessKey) -> None:
+        """Remove a politeness key without hosts in memory."""
+        self.keys.pop(key.name, None)
+        self.keys_by_id.pop(key.id, None)
+        self.without_hosts.pop(key, None)
+
+    def add_unknown(self, key: PolitenessKey) -> None:
+        """Add a key whose state must be read from the store before it may get a request."""
+        key.is_entering = True
+        self.keys[key.name] = key
+
+    def is_suspected(self, host: Host) -> bool:
+        """Whether its failures may be those of our own network: then the end of an outage undoes its back-off."""
+        return host in self._states_before_failures
+
+    def readiness(self, host: Host, *, leaves: bool) -> HostReadiness:
+        """The state of a host, for the store. If it does not leave memory, it is not parked: after a restart it is
+        looked at again, unless it backs off.
+        """
+        mono, now = self._clock.mono(), self._clock.now()
+        state = max(host.politeness, host.key.politeness, key=lambda one: one.open_mono if one.failures else 0.0)
+        parked, reason, ready_at = None, host.politeness.reason or None, self.schedule_at(mono)
+        if state.failures and state.open_mono > mono and not (leaves and (host.is_blocked or host.limit_reached)):
+            parked, reason = "backoff" if leaves else None, state.reason
+            ready_at = max(ready_at, self.schedule_at(host.politeness.open_mono))
+        elif not leaves:
+            pass
+        elif host.is_blocked:
+            parked, ready_at = "blocked", UNTIL_EVENT
+        elif host.limit_reached:
+            parked, ready_at = "limit", UNTIL_EVENT
+        elif host.is_held and host.robots is not None:
+            parked = "robots"
+            ready_at = self.schedule_at(max(host.politeness.open_mono, mono + host.robots.expires_at - now))
+        elif not host.queued and not host.has_suspects:
+            parked, ready_at = "traps", UNTIL_EVENT
+        return HostReadiness(host.id, ready_at, parked, host.politeness.failures, reason, host.ever_responded)
+
+    def known_key(self, origin: Origin) -> PolitenessKey | None:
+        """The politeness key of an origin, if it is in memory and stays there."""
+        key = self.keys.get(politeness_key(origin.host, self._politeness))
+        return None if key is None or key.is_entering or key.is_leaving else key
 
     def key_for(self, origin: Origin) -> PolitenessKey:
-        """The politeness key of an origin."""
+        """The politeness key of an origin; if it is not in memory, it is added, and its state must be read."""
         name = politeness_key(origin.host, self._politeness)
         key = self.keys.get(name)
         if key is None:
-            key = self.keys[name] = PolitenessKey(name, host_delay(self._politeness, None))
+            key = PolitenessKey(name, host_delay(self._politeness, None))
+            self.add_unknown(key)
         return key
+
+    def key_of(self, lease: Lease) -> PolitenessKey:
+        """The politeness key of a lease: that of its host, or another if robots.txt was redirected."""
+        host = self.hosts[lease.host_id]
+        return host.key if lease.origin == host.origin else self.key_for(lease.origin)
 
     def _update_delay(self, host: Host) -> None:
         crawl_delay_s = host.robots.crawl_delay_s if host.robots is not None else None
         key = host.key
+        if crawl_delay_s is not None:
+            key.crawl_delay_s = max(crawl_delay_s, key.crawl_delay_s or 0.0)
         delay_s = host_delay(self._politeness, crawl_delay_s)
         if delay_s > key.delay_s:
             key.delay_s = delay_s
@@ -188,11 +308,9 @@ class HostTable:
         self._politeness = replace(politeness, key=self._politeness.key)
         has_adaptive_delay = politeness.adaptive and politeness.delay_s > 0
         for key in self.keys.values():
-            key.delay_s = host_delay(self._politeness, None)
+            key.delay_s = host_delay(self._politeness, key.crawl_delay_s)
             if not has_adaptive_delay:
                 key.adaptive_s = 0.0
-        for host in self.hosts.values():
-            self._update_delay(host)
         for key in self.keys.values():
             if key.last_end_mono is not None and key.delay_s > 0:
                 key.politeness = key.politeness.began().ended(key.last_end_mono, delay_s=key.delay_s)
@@ -236,7 +354,7 @@ class HostTable:
         host's back-off after a connection error, else `after_s`.
         """
         if is_throttled(outcome):
-            return max(0.0, self.key_for(lease.origin).politeness.open_mono - self._clock.mono())
+            return max(0.0, self.key_of(lease).politeness.open_mono - self._clock.mono())
         if isinstance(outcome, Failed) and is_connection_error(outcome.error_type):
             return max(0.0, self.hosts[lease.host_id].politeness.open_mono - self._clock.mono())
         return after_s
@@ -244,7 +362,7 @@ class HostTable:
     def responded(self, lease: Lease, response_s: float, peer: str) -> None:
         """A response of any status arrived: the origin can be reached."""
         host = self.hosts[lease.host_id]
-        key = self.key_for(lease.origin)
+        key = self.key_of(lease)
         if self._politeness.adaptive:
             self._update_adaptive_delay(key, response_s)
         if self._states_before_failures:
@@ -254,9 +372,11 @@ class HostTable:
         host.peer = peer
         if not host.ever_responded:
             self._mark_responded(host)
+            self._changed_hosts[host.id] = host
         if host.politeness.failures:
             self._log_state(host, HostState.BACKOFF, HostState.READY, "responded")
             host.politeness = host.politeness.recovered()
+            self._changed_hosts[host.id] = host
 
     def _update_adaptive_delay(self, key: PolitenessKey, response_s: float) -> None:
         """Compute the adaptive delay from a response time. The next commit stores it if it differs enough from the
@@ -276,7 +396,7 @@ class HostTable:
         has begun still runs to its end.
         """
         self.hosts[lease.host_id].transient_failures = 0
-        key = self.key_for(lease.origin)
+        key = self.key_of(lease)
         if key.politeness.failures:
             key.politeness = key.politeness.recovered()
             self._changed_backoffs[key.name] = Backoff(key.name, 0.0, 0, "")
@@ -284,7 +404,7 @@ class HostTable:
 
     def throttled(self, lease: Lease, status: int, wait_s: float | None) -> float:
         """Make the whole key back off after a 429 or 503, for `wait_s` if the server gave it. Returns the seconds."""
-        key = self.key_for(lease.origin)
+        key = self.key_of(lease)
         delay_s = throttled_backoff_s(key.politeness.failures, wait_s, self._rng)
         reason = f"{status}" + (f" Retry-After {wait_s:.0f}" if wait_s is not None else "")
         key.politeness = key.politeness.backed_off(self._clock.mono() + delay_s, reason)
@@ -303,6 +423,7 @@ class HostTable:
             return False
         delay_s = server_error_backoff_s(host.transient_failures // TRANSIENT_ERRORS_IN_A_ROW)
         host.politeness = host.politeness.backed_off(self._clock.mono() + delay_s, str(status))
+        self._changed_hosts[host.id] = host
         self._log_state(host, HostState.READY, HostState.BACKOFF, str(status), self._clock.now() + delay_s)
         return True
 
@@ -322,6 +443,7 @@ class HostTable:
         delay_s = backoff_s(failures, self._rng, ever_responded=host.ever_responded)
         from_state = HostState.BACKOFF if host.politeness.failures else HostState.READY
         host.politeness = host.politeness.backed_off(mono + delay_s, error)
+        self._changed_hosts[host.id] = host
         self._log_state(host, from_state, HostState.BACKOFF, error, self._clock.now() + delay_s)
         return delay_s
 
@@ -362,15 +484,36 @@ class HostTable:
     def _undo_backoffs(self) -> None:
         for host, before in self._states_before_failures.items():
             host.politeness = before
+            self._changed_hosts[host.id] = host
         self._on_open(tuple(self._states_before_failures))
 
     # -- for the next commit
+
+    def request_ended(self, key: PolitenessKey) -> None:
+        """Have the next commit store when the last request of a key with a delay ended."""
+        if key.delay_s > 0:
+            self._requested_keys[key] = None
+
+    def take_requested(self) -> list[tuple[int, float]]:
+        """Remove and return the keys with requests since the last call: their ids, and when the last one ended."""
+        keys, self._requested_keys = self._requested_keys, {}
+        return [(key.id, self.schedule_at(key.last_end_mono)) for key in keys if key.last_end_mono is not None]
+
+    def take_readiness(self) -> list[HostReadiness]:
+        """Remove and return the states of hosts whose back-off changed."""
+        changed, self._changed_hosts = self._changed_hosts, {}
+        return [self.readiness(host, leaves=False) for host in changed.values()]
 
     def take_slow_responses(self) -> list[SlowResponse]:
         """Remove and return the slow responses of keys whose adaptive delay changed."""
         slow_responses = list(self._changed_slow_responses.values())
         self._changed_slow_responses.clear()
         return slow_responses
+
+    def give_back(self, backoffs: Iterable[Backoff], slow_responses: Iterable[SlowResponse]) -> None:
+        """Put back what was taken, and could not be stored."""
+        self._changed_backoffs = {one.key: one for one in backoffs} | self._changed_backoffs
+        self._changed_slow_responses = {one.key: one for one in slow_responses} | self._changed_slow_responses
 
     def take_backoffs(self) -> list[Backoff]:
         """Remove and return the back-offs that changed."""
@@ -409,8 +552,9 @@ def _redate(host: Host, now: float, expires_at: Callable[[float], float]) -> Non
         )
 
 
-def _certain_idle_s(key: PolitenessKey, since_s: float) -> float:
-    """Seconds for which a key has certainly had no request, if its last stored response ended `since_s` ago. There was
-    none during its delay. After the delay there may have been one whose visit was lost in a crash.
+def _is_certain(key: PolitenessKey, mono: float) -> bool:
+    """Whether the last stored request of a key was the last one before `mono`. There was none during its delay. After
+    the delay there may have been one whose visit was lost in a crash.
     """
-    return since_s if 0 < since_s < max(key.delay_s, _STORED_TOLERANCE * key.adaptive_s) else 0.0
+    idle_s = -1.0 if key.last_end_mono is None else mono - key.last_end_mono
+    return 0 < idle_s < max(key.delay_s, _STORED_TOLERANCE * key.adaptive_s)

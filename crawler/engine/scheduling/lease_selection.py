@@ -7,6 +7,7 @@ its origin's robots verdict is known.
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Final
 
 from crawler.core.clock import Clock
@@ -17,9 +18,10 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import AuxiliaryRequest, Host, PolitenessKey
 from crawler.engine.scheduling.host_table import HostTable
 from crawler.engine.scheduling.prefetch import Prefetch
-from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
 from crawler.engine.scheduling.ready_queue import ANY_WIDTH, NEVER, ReadyQueue
+from crawler.engine.scheduling.restrictions import CrawlRateLimiter
 
+FEW_HOSTS: Final = 8  # of a key: below, others of its hosts that have work are read from the store
 USEFUL_CONNECTIONS: Final = 64  # requests in flight that keep two cores busy, without a delay
 
 
@@ -36,7 +38,14 @@ class LeaseSelection:
         clock: Clock,
         politeness: PolitenessOptions,
         options: EngineOptions,
+        on_unknown_key: Callable[[PolitenessKey], None],
+        on_short: Callable[[PolitenessKey], None],
     ) -> None:
+        """`on_unknown_key` is called with a key that needs a request before its state was read from the store,
+        `on_short` with one that has few hosts with work in memory, and perhaps more in the store.
+        """
+        self._on_unknown_key = on_unknown_key
+        self._on_short = on_short
         self._host_table = host_table
         self._ready_queue = ready_queue
         self._prefetch = prefetch
@@ -63,8 +72,23 @@ class LeaseSelection:
             self._hosts_in_rotation += not host.in_rotation
             key = host.key
             key.add_to_rotation(host)
+            if key.is_entering:
+                self._on_unknown_key(key)
+                return
             open_mono = max(key.politeness.open_mono, host.politeness.open_mono)
             self._ready_queue.schedule(key, max(open_mono, self._clock.mono()))
+
+    def schedule_key(self, key: PolitenessKey) -> None:
+        """Schedule a key with work or auxiliary requests, after its state was read."""
+        if key.hosts or key.auxiliary:
+            self._ready_queue.schedule(key, max(key.politeness.open_mono, self._clock.mono()))
+
+    def remove(self, host: Host) -> None:
+        """Remove a host from the rotation of its key: it leaves memory."""
+        if host.in_rotation:
+            host.in_rotation = False
+            host.key.hosts.remove(host)
+            self._hosts_in_rotation -= 1
 
     def request_robots(self, host: Host) -> None:
         """Request the host's robots.txt, unless it is requested already."""
@@ -76,6 +100,10 @@ class LeaseSelection:
         """Add a request that has no row in the store. It is leased before pages."""
         key = self._host_table.key_for(origin)
         key.auxiliary.append(AuxiliaryRequest(host, origin, task))
+        host.auxiliary += 1
+        if key.is_entering or key.is_leaving:
+            self._on_unknown_key(key)
+            return
         self._ready_queue.schedule(key, max(key.politeness.open_mono, self._clock.mono()))
 
     # -- choosing
@@ -107,6 +135,8 @@ class LeaseSelection:
                 lease = self._auxiliary_lease(key, mono)
                 if lease is not None:
                     break
+        if key.has_more and len(key.hosts) < FEW_HOSTS:
+            self._on_short(key)
         if lease is None:
             self._ready_queue.release_address(key)
         self._ready_queue.schedule(key, mono if lease is not None and key.delay_s == 0 else next_check)
@@ -119,6 +149,7 @@ class LeaseSelection:
             request = key.auxiliary.popleft()
             if request.host.is_blocked:  # after it is unblocked, its robots.txt is requested again
                 request.host.robots_pending = False
+                request.host.auxiliary -= 1
                 continue
             if request.host.politeness.open_mono <= mono:
                 return self._issue(key, request.host, request.origin, (request.task,), mono)
@@ -174,6 +205,7 @@ class LeaseSelection:
     def _issue(self, key: PolitenessKey, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:
         key.politeness = key.politeness.began()
         host.leases += 1
+        host.requests += len(tasks)
         waited_s = max(0.0, mono - key.last_end_mono) if key.delay_s > 0 and key.last_end_mono is not None else 0.0
         lease = Lease(next(self._lease_ids), origin, host.id, tasks, mono, waited_s)
         self._ready_queue.lease_issued(key, lease.id, host.peer if origin == host.origin else None)

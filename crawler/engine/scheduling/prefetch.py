@@ -13,7 +13,7 @@ from crawler.engine.pages.traps import TrapWatch
 from crawler.engine.pages.url_policy import RobotsCache
 from crawler.engine.scheduling.host import Host
 from crawler.engine.scheduling.host_table import HostTable
-from crawler.engine.scheduling.url_limits import UrlLimits
+from crawler.engine.scheduling.restrictions import UrlLimits
 from crawler.frontier.base import Frontier, FrontierFull
 
 PREFETCH_WITH_DELAY: Final = 4  # tasks prefetched for a host with a delay
@@ -38,7 +38,10 @@ class Prefetch:
         traps: TrapWatch,
         lease_size: int,
         on_ready: Callable[[Host], None],
+        note_counts: Callable[[], None],
     ) -> None:
+        """`note_counts` is called after a change of what is queued."""
+        self._note_counts = note_counts
         self._host_table = host_table
         self._url_limits = url_limits
         self._frontier = frontier
@@ -108,7 +111,7 @@ class Prefetch:
         """Number of tasks to prefetch for a host."""
         if host.key.delay_s > 0:
             return PREFETCH_WITH_DELAY
-        share = PREFETCH_TOTAL // len(self._host_table.hosts)
+        share = PREFETCH_TOTAL // max(1, len(self._host_table.hosts))
         return max(2 * self._lease_size, min(PREFETCH_WITHOUT_DELAY, share))
 
     async def _fill(self, host: Host) -> None:
@@ -135,14 +138,14 @@ class Prefetch:
         suspects = [(task.id, template) for task in tasks if (template := self._traps.suspect_of(task, host))]
         if suspects:
             set_aside = await self._frontier.make_suspects(host.id, suspects)
-            host.queued -= len(set_aside)
+            self._note_counts()
             self._traps.suspects_set_aside(host, [template for url_id, template in suspects if url_id in set_aside])
             ids = {url_id for url_id, _ in suspects}
             tasks = [task for task in tasks if task.id not in ids]
         elif not tasks and not host.leased:
             for template, count in self._traps.next_trials(host):
                 url_ids = await self._frontier.queue_suspects(host.id, template, count)
-                host.queued += len(url_ids)
+                self._note_counts()
                 self._traps.trials_queued(host, template, url_ids)
         return tasks
 

@@ -15,7 +15,7 @@ from typing import Final
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions
 from crawler.engine.scheduling.host import AddressQueue, PolitenessKey
-from crawler.engine.scheduling.rate_limits import AddressRateLimiter
+from crawler.engine.scheduling.restrictions import AddressRateLimiter
 
 NEVER: Final = math.inf
 ANY_WIDTH: Final = 1 << 30
@@ -117,6 +117,13 @@ class ReadyQueue:
             self._reserve(queue, key, mono)
         self._leave_wait_queue(key, address)
         return True
+
+    def remove(self, key: PolitenessKey) -> None:
+        """Remove a key: it leaves memory."""
+        key.scheduled_mono = None
+        self.release_address(key)
+        for address in [address for address, queue in self._wait_queues.items() if key in queue.keys]:
+            del self._wait_queues[address].keys[key]
 
     def _claim_without_delay(self, key: PolitenessKey, address: str) -> bool:
         """Claim an address without a delay: it may have as many leases as requests in flight. Leases are counted and

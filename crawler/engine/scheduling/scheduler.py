@@ -11,9 +11,8 @@ Invariant: a lease is out from its issue to `lease_ended`, once, and its unfinis
 
 import asyncio
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import replace
 
 from crawler.core.clock import Clock
 from crawler.core.enums import TaskKind, UrlState
@@ -24,15 +23,20 @@ from crawler.engine.options import EngineConfiguration
 from crawler.engine.pages.revisits import Revisits
 from crawler.engine.pages.traps import TrapWatch
 from crawler.engine.pages.url_policy import RobotsCache
-from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.due_urls import DueUrls
 from crawler.engine.scheduling.host import AuxiliaryRequest, Host, PolitenessKey
 from crawler.engine.scheduling.host_table import HostTable, OnEvent
 from crawler.engine.scheduling.lease_selection import LeaseSelection
 from crawler.engine.scheduling.prefetch import Prefetch
-from crawler.engine.scheduling.rate_limits import HOURS_RECHECK_S, AddressRateLimiter, CrawlRateLimiter
 from crawler.engine.scheduling.ready_queue import NEVER, ReadyQueue
-from crawler.engine.scheduling.url_limits import UrlLimits
+from crawler.engine.scheduling.restrictions import (
+    HOURS_RECHECK_S,
+    AddressRateLimiter,
+    Blocklist,
+    CrawlRateLimiter,
+    UrlLimits,
+)
+from crawler.engine.scheduling.workbench import Workbench
 from crawler.fetch.fetcher import AddressNotReady
 from crawler.frontier.base import Frontier, Receipt, Recovered
 
@@ -80,6 +84,7 @@ class Scheduler:
             traps=traps,
             lease_size=options.engine.lease_size,
             on_ready=self._prefetched,
+            note_counts=self.note_counts,
         )
         self.traps = traps
         self._lease_selection = LeaseSelection(
@@ -90,11 +95,25 @@ class Scheduler:
             clock=clock,
             politeness=options.politeness,
             options=options.engine,
+            on_unknown_key=self._need_key,
+            on_short=self._is_short,
+        )
+        self.workbench = Workbench(
+            host_table=self.host_table,
+            ready_queue=self._ready_queue,
+            lease_selection=self._lease_selection,
+            url_limits=self.url_limits,
+            rules=rules,
+            frontier=frontier,
+            clock=clock,
+            active_hosts=options.engine.active_hosts,
+            on_change=self._wake.set,
         )
         self.due_urls = DueUrls(frontier, self.revisits, clock)
         self.leases_out: dict[int, Lease] = {}
         self._probe_id = 0  # in an outage only this lease may send requests …
         self._probe_mono = 0.0  # … and then the next one is issued
+        self._has_future_dates = False  # the store has visits dated later than now: the clock was set back
         self.stopping = False
         self.paused = False
 
@@ -103,18 +122,19 @@ class Scheduler:
         """The rate limiter of addresses, which every request enters and leaves."""
         return self._ready_queue.address_limiter
 
-    def load(self, recovered: Recovered, *, same_delays: bool) -> None:
-        """Take over the contents of the store. `same_delays`: the earlier run had the same politeness options."""
-        self.host_table.load(recovered, same_delays=same_delays)
+    def load(self, recovered: Recovered) -> None:
+        """Take over the counters of the store, and the time at which the last run ended."""
+        self.host_table.start(recovered.schedule_at, clean=recovered.clean)
         self.url_limits.first_attempts = recovered.counters.urls_fetched
+        self._has_future_dates = (recovered.last_visit_at or 0.0) > self._clock.now()
         if recovered.hosts:
             self.address_limiter.delay_all()
 
     async def start(self) -> None:
-        """After `load`: schedule every host with work."""
-        await self.due_urls.start(has_future_dates=self.host_table.has_future_dates)
-        for host in self.host_table.hosts.values():
-            self._lease_selection.schedule_host(host)
+        """After `load`: read what is due, and the first hosts."""
+        await self.due_urls.start(has_future_dates=self._has_future_dates)
+        self.workbench.start()
+        await self.workbench.exchange()
 
     def reconfigure(self, options: EngineConfiguration, suspects: Iterable[int]) -> None:
         """Apply new options. `suspects` are the hosts that are assumed to have suspects until their templates are
@@ -127,10 +147,21 @@ class Scheduler:
         self.revisits.reconfigure(options.recrawl)
         self._lease_selection.reconfigure(options.politeness)
         for host_id in suspects:
-            self.host_table.hosts[host_id].has_suspects = True
+            if (host := self.host_table.hosts.get(host_id)) is not None:
+                host.has_suspects = True
         for host in self.host_table.hosts.values():
             self._lease_selection.schedule_host(host)
         self._wake.set()
+
+    async def unpark(self, parked: str, host_ids: Collection[int] | None = None) -> int:
+        """Make hosts ready that are parked in the store for this reason: all, or those of `host_ids`. Returns their
+        number. Raises FrontierFull.
+        """
+        at = self.host_table.schedule_at(self._clock.mono())
+        number = await self._frontier.unpark(parked, at=at, host_ids=host_ids)
+        self.workbench.start()
+        self._wake.set()
+        return number
 
     def blocklist_changed(self) -> int:
         """Apply a changed blocklist: hosts that it covers have no leases from now on. Returns how many changed."""
@@ -159,6 +190,7 @@ class Scheduler:
                         self.requeued(counts)
                 wait_s = await self._lease_ready()
                 self._prefetch.start(group)
+                self.workbench.start_if_due(group, paused=self.paused)
                 if self.revisits.wants_price:
                     group.create_task(self.revisits.solve(), name="price")
                 if self.is_quiet:
@@ -166,7 +198,7 @@ class Scheduler:
                 await self._sleep(wait_s)
 
     async def _sleep(self, wait_s: float) -> None:
-        wait_s = min(wait_s, self._due_s())
+        wait_s = min(wait_s, self._due_s(), NEVER if self.paused else self.workbench.wait_s())
         with suppress(TimeoutError):
             async with asyncio.timeout(None if wait_s == NEVER else wait_s):
                 await self._wake.wait()
@@ -204,7 +236,9 @@ class Scheduler:
                 if self.host_table.outage.is_on:
                     self._probe_id, self._probe_mono = lease.id, self._clock.mono() + OUTAGE_PROBE_S
                 await self.queue.put(lease)
-                if self._prefetch.has_unstarted or self._due_s() <= 0:  # under full load `take_due` never ends
+                if (
+                    self._prefetch.has_unstarted or self._due_s() <= 0 or self.workbench.wait_s() <= 0
+                ):  # under full load `take_due` never ends
                     return 0.0
         return NEVER
 
@@ -219,7 +253,7 @@ class Scheduler:
         host = self.host_table.hosts[lease.host_id]
         if host.is_blocked:
             return False
-        key = self._key_of(lease, host)
+        key = self.host_table.key_of(lease)
         now = self._clock.mono()
         if key.politeness.open_mono > now or host.politeness.open_mono > now:
             return False
@@ -240,7 +274,7 @@ class Scheduler:
         request was sent. `closed`: the address of the next request was not open.
         """
         host = self.host_table.hosts[lease.host_id]
-        key = self._key_of(lease, host)
+        key = self.host_table.key_of(lease)
         if closed is not None:
             self._wait_for_address(lease, host, key, closed)
         del self.leases_out[lease.id]
@@ -249,6 +283,7 @@ class Scheduler:
         host.leases -= 1
         if began:
             key.ended(now)
+            self.host_table.request_ended(key)
         else:
             key.politeness = key.politeness.abandoned()
         for task in reversed(tuple(unfinished)):
@@ -284,6 +319,7 @@ class Scheduler:
         if task.id == 0:
             if settlement.robots is not None and settlement.robots.body is not None:
                 self._prefetch.rules.stored(host)
+            host.auxiliary -= 1
             return
         if settlement.next_at is not None:
             if settlement.state is UrlState.WAITING:
@@ -294,16 +330,11 @@ class Scheduler:
         if settlement.discovered and task.kind is not TaskKind.PAGE:
             self._revisit_at(settlement.finished_at)  # a URL that it lists may be due sooner now
         host.leased.discard(task.id)
-        host.queued -= 1
         fetched = not isinstance(settlement.outcome, Denied)
         self._schedule_hosts(self.url_limits.attempt_stored(host, task, fetched=fetched))
         if self.traps.page_stored(host, settlement, new_links):
             self._prefetch.drop_suspects(host)
-        if host.has_suspects and not host.leased:
-            self._lease_selection.schedule_host(host)
-
-    def _key_of(self, lease: Lease, host: Host) -> PolitenessKey:
-        return host.key if lease.origin == host.origin else self.host_table.key_for(lease.origin)
+        self._lease_selection.schedule_host(host)
 
     def _revisit_at(self, when: float) -> None:
         if self.revisits.enabled:
@@ -312,29 +343,33 @@ class Scheduler:
 
     # -- what hosts have to do
 
+    def note_counts(self) -> None:
+        """Take over from the store which URLs are queued now, after any change of it."""
+        self.workbench.note_counts()
+        self._wake.set()
+
     def discoveries_stored(self, receipt: Receipt) -> None:
         """Schedule the hosts of stored discoveries: new hosts, and known hosts with new URLs."""
-        self.host_table.admit([replace(row, queued=0) for row in receipt.hosts])
-        for host_id, count in receipt.queued.items():
-            host = self.host_table.hosts[host_id]
-            host.queued += count
-            self._lease_selection.schedule_host(host)
+        self.workbench.note_counts(receipt.hosts)
+        hosts = self.host_table.hosts
         for host_id, templates in receipt.suspects.items():
-            self.traps.suspects_set_aside(self.host_table.hosts[host_id], templates)
+            if host_id in hosts:
+                self.traps.suspects_set_aside(hosts[host_id], templates)
         for host_id in receipt.linked:
-            self.traps.error_link_queued(self.host_table.hosts[host_id])
+            if host_id in hosts:
+                self.traps.error_link_queued(hosts[host_id])
         self._wake.set()
 
     def requeued(self, counts: Mapping[int, int], *, are_retries: bool = True) -> None:
         """The store queued known URLs: host id → how many. Limits on URLs hold for them unless they are retries."""
         for host_id, count in counts.items():
-            host = self.host_table.hosts[host_id]
-            host.queued += count
-            if are_retries:
-                host.retries += count
-            self.url_limits.reopen(host)
-            self._lease_selection.schedule_host(host)
-        self._wake.set()
+            if (host := self.host_table.hosts.get(host_id)) is not None:
+                if are_retries:
+                    host.retries += count
+                self.url_limits.reopen(host)
+        if are_retries and self.url_limits.is_full:
+            self.workbench.need_hosts(counts)
+        self.note_counts()
 
     async def reload_templates(self, host: Host) -> None:
         """Read the templates of a host again: their rows in the store changed. Raises FrontierFull."""
@@ -365,6 +400,14 @@ class Scheduler:
         """Load the rules of a host's robots.txt. They may be dropped again at the next await."""
         await self._prefetch.load_rules(host)
 
+    def _need_key(self, key: PolitenessKey) -> None:
+        self.workbench.need_key(key)
+        self._wake.set()
+
+    def _is_short(self, key: PolitenessKey) -> None:
+        self.workbench.is_short(key)
+        self._wake.set()
+
     def _schedule_hosts(self, hosts: Iterable[Host]) -> None:
         for host in hosts:
             self._lease_selection.schedule_host(host)
@@ -381,12 +424,19 @@ class Scheduler:
 
     async def suspects_left(self) -> int:
         """Number of suspects."""
-        return (await self._frontier.totals()).suspect
+        return (self._frontier.totals()).suspect
+
+    async def is_limited(self) -> bool:
+        """Whether a limit on URLs holds back queued URLs, of hosts that are not in memory too."""
+        if self.url_limits.is_reached or "limit" in await self._frontier.parked():
+            return True
+        return self.url_limits.is_full and (self._frontier.totals()).queued > 0
 
     @property
     def is_quiet(self) -> bool:
         """Whether no lease is out and nothing is being read from the store."""
-        return not self.leases_out and self._prefetch.is_quiet and self.due_urls.is_quiet
+        is_read = self._prefetch.is_quiet and self.due_urls.is_quiet and (self.paused or self.workbench.is_quiet)
+        return not self.leases_out and is_read
 
     @property
     def lacks_urls(self) -> bool:
@@ -418,4 +468,4 @@ class Scheduler:
                 wait_s = max(key.politeness.open_mono, min(opens)) - mono
                 is_only_delay = wait_s <= max(key.delay_s, key.adaptive_s) + CLOCK_GUARD_S
                 first = min(first, 0.0 if is_only_delay else wait_s)
-        return first
+        return min(first, max(0.0, self.workbench.next_mono - mono))

@@ -89,7 +89,7 @@ APPLICATION_ID: Final = 0x4352574C  # "CRWL": tells our files from other SQLite 
 # Step i brings a store from version i to i + 1. Released steps are never edited.
 MIGRATIONS: Final[tuple[str, ...]] = tuple(
     files("crawler.frontier.sqlite").joinpath(name).read_text(encoding="utf-8")
-    for name in ("schema.sql", *(f"schema_{version}.sql" for version in range(2, 10)))
+    for name in ("schema.sql", *(f"schema_{version}.sql" for version in range(2, 11)))
 )
 
 # The block size of most file systems. A commit writes every page that it changed, mostly one row on each of many index

@@ -5,7 +5,7 @@ were taken down, and the legacy keys of URLs that were taken down. Invariant: al
 """
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
@@ -13,7 +13,7 @@ import orjson
 
 from crawler.core.enums import TaskKind, UrlState
 from crawler.core.models import Discovered, HostRow, Origin, Settlement
-from crawler.core.url import kind_key_of, legacy_key_of, registrable_domain, slot_of, target_of
+from crawler.core.url import kind_key_of, legacy_key_of, name_hash, registrable_domain, slot_of, target_of
 from crawler.core.url_templates import ERROR_PAGE_LINKS
 from crawler.frontier.base import Receipt
 from crawler.frontier.sqlite import sql
@@ -39,12 +39,16 @@ class PendingChange:
     linked: list[int] = field(default_factory=list)  # host id of each URL that is no suspect any more
     trial_links: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)  # as in Receipt
     marks: int = 0  # rows of taken-down URLs that do not count as a URL
+    schedule_at: float = 0.0  # when hosts with new work are ready, at the earliest
+    last_visit_at: float | None = None  # end of its last visit
 
     def move(self, host_id: int, before: str, after: str) -> None:
         """Count a URL that changes its state."""
         self.counts[before] -= 1
         self.counts[after] = self.counts.get(after, 0) + 1
         self.hosts[host_id].queued += (after == UrlState.QUEUED) - (before == UrlState.QUEUED)
+        self.hosts[host_id].again += after == UrlState.QUEUED
+        self.hosts[host_id].suspects += (after == UrlState.SUSPECT) - (before == UrlState.SUSPECT)
 
     def insert(self, host_id: int, count: int) -> None:
         """Count URLs that were inserted as queued."""
@@ -82,9 +86,11 @@ _Hint = tuple[int, int, float | None, float | None, float]  # the columns of sql
 class Insertions:
     """Inserts URLs. Known URLs are recognised by `seen`, or by the index of the store if it is None."""
 
-    def __init__(self, database: Database, seen: BloomFilters | None) -> None:
+    def __init__(self, database: Database, seen: BloomFilters | None, key_name: Callable[[str], str]) -> None:
+        """`key_name` makes the name of a politeness key of a host name."""
         self._db = database
         self.seen = seen
+        self._key_name = key_name
         self._host_ids: OrderedDict[Origin, int] = OrderedDict()
         # Hosts with suspects that only error pages link to: most stores have none.
         self._error_page_hosts = {host_id for (host_id,) in database.rows(sql.ERROR_PAGE_HOSTS, (ERROR_PAGE_LINKS,))}
@@ -191,7 +197,11 @@ class Insertions:
             return int(host_id)
         domain = registrable_domain(origin.host)
         row = HostRow(self._db.get(sql.LAST_HOST) + 1, origin, slot_of(domain), queued=0)
-        self._db.run(sql.INSERT_HOST, (row.id, row.slot, origin.scheme, origin.host, origin.port, domain, found_at))
+        key = name_hash(self._key_name(origin.host))
+        self._db.run(
+            sql.INSERT_HOST, (row.id, row.slot, origin.scheme, origin.host, origin.port, domain, found_at, key)
+        )
+        self._db.run(sql.ADD_KEY, (key,))
         change.new_hosts.append(row)
         change.counts["hosts"] = change.counts.get("hosts", 0) + 1
         return row.id

@@ -153,6 +153,8 @@ class HostChange:
     errors: int = 0
     bytes: int = 0
     last_at: float | None = None  # None: there was no request
+    suspects: int = 0
+    again: int = 0  # known URLs that were queued
 
     def add(self, settlement: Settlement) -> None:
         """Count an attempt. `ok` and `errors` count pages only: a robots.txt has its own verdict."""
@@ -176,11 +178,15 @@ def host_state(robots: RobotsRecord) -> HostState:
     return HostState.HELD if robots.verdict == "unreachable" else HostState.READY
 
 
-def host_row(columns: tuple[Any, ...]) -> HostRow:
-    """From the columns of sql.HOSTS."""
-    (id_, scheme, host, port, slot, queued, fetched, last_at, *robots) = columns
+def host_row(columns: list[Any]) -> HostRow:
+    """From one row of sql.HOSTS."""
+    (id_, scheme, host, port, slot, queued, fetched, last_at, has_suspects, ready_at, parked, failures, reason,
+     has_responded, *robots) = columns  # fmt: skip
     record = None if robots[0] is None else RobotsRecord(*robots)
-    return HostRow(id_, Origin(scheme, host, port), slot, queued, fetched, record, last_at)
+    return HostRow(
+        id_, Origin(scheme, host, port), slot, queued, fetched, record, last_at, bool(has_suspects), ready_at, parked,
+        failures, reason, bool(has_responded),
+    )  # fmt: skip
 
 
 def task_of(columns: list[Any]) -> Task:

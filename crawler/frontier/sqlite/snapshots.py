@@ -16,6 +16,7 @@ import orjson
 
 from crawler.core.enums import TaskKind
 from crawler.core.formatting import count, counts
+from crawler.core.models import UNTIL_EVENT
 from crawler.core.url import every_key_of, legacy_key_of, parse
 from crawler.frontier.sqlite.sql import COPIED_AT, PUT_META, TAKEDOWNS
 from crawler.frontier.sqlite.store_reader import StoreReader
@@ -178,6 +179,16 @@ _QUEUED: Final = """
 SELECT h.host, h.queued, (SELECT count(*) FROM url AS u WHERE u.host = h.id AND u.state = 'queued') AS found
 FROM host AS h WHERE h.queued <> found"""
 
+_WITH_WORK: Final = """
+SELECT count(*) AS found FROM host AS h
+WHERE EXISTS (SELECT 1 FROM url AS u WHERE u.host = h.id AND u.state IN ('queued', 'suspect'))"""
+_OUT_OF_TURN: Final = f"""
+SELECT h.host FROM host AS h LEFT JOIN politeness_key AS k ON k.id = h.key
+WHERE (h.queued + h.suspects) > 0 AND h.ready_at < {UNTIL_EVENT}
+  AND (k.id IS NULL OR (k.active = 0 AND (k.ready_at IS NULL OR k.ready_at > max(h.ready_at, k.open_at))))"""  # noqa: S608 - as above
+_WITH_READINESS: Final = 10  # the version from which on hosts and politeness keys have their readiness
+_NOT_URLS: Final = ("hosts", "hosts_with_work")  # counts in the totals that are no counts of URLs
+
 
 class Auditor(StoreReader):
     """A store reader that checks whether a store is consistent, by itself and with the records in the output files.
@@ -199,7 +210,8 @@ class Auditor(StoreReader):
         for (word,) in self._execute("PRAGMA main.quick_check(20)"):
             if word != "ok":
                 yield f"SQLite: {word}"
-        counted = {word: n for word, n in orjson.loads(self.meta("totals") or "{}").items() if word != "hosts" and n}
+        totals: dict[str, int] = orjson.loads(self.meta("totals") or "{}")
+        counted = {word: n for word, n in totals.items() if word not in _NOT_URLS and n}
         found: dict[str, int] = dict(self._execute("SELECT state, count(*) FROM url GROUP BY state"))
         if counted != found:
             yield f"the stored totals are {counts(counted) or 'none'}; the URLs are {counts(found) or 'none'}"
@@ -208,6 +220,11 @@ class Auditor(StoreReader):
             yield f"the store counts {marks} of its {forgotten} rows of forgotten URLs as marks beside another row"
         for host, queued, by_urls in self._execute(_QUEUED):
             yield f"host {host}: its counter says {queued} queued, its URLs say {by_urls}"
+        if self.version >= _WITH_READINESS:
+            if (with_work := totals.get("hosts_with_work")) not in (None, working := self._get(_WITH_WORK, ())):
+                yield f"the store counts {count(with_work or 0, 'host')} with work; by their URLs it is {working}"
+            for (host,) in self._execute(_OUT_OF_TURN):
+                yield f"host {host}: it has work, and its politeness key is not where the crawl looks for it"
         lost = self._get(_LOST, ())
         if lost:
             yield f"{count(lost, 'URL')} waiting without a due time: never to be fetched"

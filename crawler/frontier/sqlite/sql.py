@@ -79,25 +79,44 @@ BRING_FORWARD: Final = ManyRows(
          AND visit.next_at > max(visit.last_at + hint.after_s, hint.now)""",
 )
 
-INSERT_HOST: Final = "INSERT INTO host (id, slot, scheme, host, port, domain, found_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+INSERT_HOST: Final = (
+    "INSERT INTO host (id, slot, scheme, host, port, domain, found_at, key) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 LAST_HOST: Final = "SELECT coalesce(max(id), 0) FROM host"
 HOST_ID: Final = "SELECT id FROM host WHERE host = ? AND scheme = ? AND port = ?"
 HOST_EXISTS: Final = "SELECT 1 FROM host WHERE id = ?"
+# A host that gets work is ready from now on, unless it backs off or waits for an event. What is queued again may be
+# requested beyond the limit that parked the host.
 ADD_TO_HOSTS: Final = ManyRows(
-    7,
-    "WITH change (id, queued, fetched, ok, errors, bytes, last_at) AS (",
+    10,
+    "WITH change (id, queued, fetched, ok, errors, bytes, last_at, suspects, again, now) AS (",
     """) UPDATE host SET
          queued = host.queued + change.queued, fetched = host.fetched + change.fetched, ok = host.ok + change.ok,
          errors = host.errors + change.errors, bytes = host.bytes + change.bytes,
-         last_at = coalesce(max(change.last_at, host.last_at), change.last_at, host.last_at)
-       FROM change WHERE host.id = change.id""",
+         last_at = coalesce(max(change.last_at, host.last_at), change.last_at, host.last_at),
+         suspects = host.suspects + change.suspects,
+         parked = CASE WHEN {wakes} THEN NULL ELSE parked END,
+         ready_at = CASE WHEN {wakes} THEN change.now
+           WHEN change.queued + change.suspects > 0 AND host.queued + host.suspects = 0
+             THEN max(host.ready_at, change.now)
+           ELSE host.ready_at END
+       FROM change WHERE host.id = change.id""".format(
+        wakes="(change.queued > 0 AND parked = 'traps') OR (change.again > 0 AND parked = 'limit')"
+    ),
 )
+COUNTS: Final = """
+SELECT json_group_array(json_array(id, queued, suspects, key)) FROM host
+WHERE id IN (SELECT value FROM json_each(?))"""
 HOSTS: Final = """
-SELECT id, scheme, host.host, port, slot, queued, fetched, last_at,
-       verdict, status_code, NULL, fetched_at, expires_at, crawl_delay_s, failing_since, error
-FROM host LEFT JOIN robots ON robots.host = host.id"""
-ALL_HOSTS: Final = HOSTS + " ORDER BY id"
-ONE_HOST: Final = HOSTS + " WHERE host.host = ? AND scheme = ? AND port = ?"
+SELECT json_group_array(json_array(
+  host.id, scheme, host.host, port, slot, queued, fetched, last_at, suspects > 0, ready_at, parked, failures, reason,
+  responded, verdict, status_code, NULL, fetched_at, expires_at, crawl_delay_s, failing_since, error))
+FROM (SELECT * FROM host WHERE {where}) AS host LEFT JOIN robots ON robots.host = host.id"""
+ONE_HOST: Final = HOSTS.format(where="host = ? AND scheme = ? AND port = ?")
+HOSTS_NAMED: Final = HOSTS.format(where="host = ? ORDER BY id")
+HOSTS_AFTER: Final = HOSTS.format(where="id > ? ORDER BY id LIMIT ?")
+HOSTS_WITH_WORK: Final = HOSTS.format(where="id > ? AND (queued + suspects) > 0 ORDER BY id LIMIT ?")
+HOSTS_OF_IDS: Final = HOSTS.format(where="id IN (SELECT value FROM json_each(?)) ORDER BY id")
 SET_HOST_STATE: Final = "UPDATE host SET state = ? WHERE id = ?"
 LAST_ROBOTS_DIGEST: Final = "SELECT digest FROM robots_version WHERE host = ? ORDER BY id DESC LIMIT 1"
 ADD_ROBOTS_VERSION: Final = (
@@ -163,7 +182,6 @@ HOST_IDS: Final = "SELECT json_group_array(id) FROM host"
 TO_REEVALUATE: Final = "SELECT CAST(substr(name, 9) AS INTEGER) FROM meta WHERE name > 'unswept:' AND name < 'unswept;'"
 PUT_SLOW_RESPONSE: Final = "INSERT OR REPLACE INTO pace VALUES (?, ?, ?)"
 END_SLOW_RESPONSE: Final = "DELETE FROM pace WHERE key = ?"
-SLOW_RESPONSES: Final = "SELECT key, response_s, updated_at FROM pace ORDER BY key"
 PUT_SAMPLES: Final = ManyRows(3, "INSERT OR REPLACE INTO sampled_page (url, host, words)")
 ADD_TO_TEMPLATES: Final = ManyRows(
     3,
@@ -186,7 +204,6 @@ SELECT json_group_array(url) FROM (
   SELECT url FROM suspect WHERE host = ? AND template = ? ORDER BY url LIMIT ?)"""
 END_SUSPECTS: Final = "DELETE FROM suspect WHERE url IN (SELECT value FROM json_each(?))"
 SUSPECTS_OF_HOST: Final = "SELECT host, template, count(*) FROM suspect WHERE host = ? GROUP BY template"
-SUSPECT_HOSTS: Final = "SELECT DISTINCT host FROM suspect"
 ERROR_PAGE_HOSTS: Final = "SELECT DISTINCT host FROM suspect WHERE template = ?"
 SUSPECTS: Final = """
 SELECT host, template, count(*) AS n FROM suspect GROUP BY host, template ORDER BY n DESC, host, template LIMIT ?"""
@@ -272,7 +289,6 @@ END_META: Final = "DELETE FROM meta WHERE name = ?"
 COPIED_AT: Final = "copied_at"  # in meta of a backup until its first start: UTC epoch seconds
 PUT_BACKOFF: Final = "INSERT OR REPLACE INTO rest (key, until_at, strikes, reason) VALUES (?, ?, ?, ?)"
 END_BACKOFF: Final = "DELETE FROM rest WHERE key = ?"
-BACKOFFS: Final = "SELECT key, until_at, strikes, reason FROM rest ORDER BY key"
 # Not REPLACE: visits refer to the id of the file.
 PUT_SINK_FILE: Final = """
 INSERT INTO sink_file (sink, name, state, committed_bytes) VALUES (?, ?, ?, ?)
@@ -293,6 +309,116 @@ UPDATE visit SET etag = NULL, last_modified = NULL, digest = NULL WHERE url IN (
 SINK_FILES: Final = "SELECT sink, name, state, committed_bytes FROM sink_file ORDER BY id"
 PUT_SCOPE_HOST: Final = "INSERT OR IGNORE INTO scope_host (host, added_at) VALUES (?, ?)"
 SCOPE_HOSTS: Final = "SELECT host FROM scope_host ORDER BY host"
+
+LAST_VISIT_AT: Final = "SELECT max(last_at) FROM host"
+
+# -- readiness of hosts and politeness keys
+
+HOST_NAMES: Final = """
+SELECT json_group_array(json_array(id, host)) FROM (SELECT id, host FROM host WHERE id > ? ORDER BY id LIMIT ?)"""
+PUT_HOST_KEYS: Final = """
+UPDATE host SET key = assigned.key
+FROM (SELECT value ->> 0 AS id, value ->> 1 AS key FROM json_each(?)) AS assigned WHERE host.id = assigned.id"""
+DROP_KEYS: Final = (
+    "DROP INDEX IF EXISTS host_key",
+    "DROP INDEX IF EXISTS host_ready",
+    "DROP INDEX IF EXISTS host_parked",
+    "DROP INDEX IF EXISTS key_ready",
+    "DROP INDEX IF EXISTS key_active",
+    "DELETE FROM politeness_key",
+    "DELETE FROM meta WHERE name = 'politeness_key'",
+)
+MAKE_KEYS: Final = (
+    """INSERT INTO politeness_key (id, ready_at, crawl_delay_s)
+       SELECT key, min(CASE WHEN (queued + suspects) > 0 AND ready_at < 9e99 THEN ready_at END), max(crawl_delay_s)
+       FROM host LEFT JOIN robots ON robots.host = host.id GROUP BY key""",
+    "CREATE INDEX host_key ON host (key)",
+    "CREATE INDEX host_ready ON host (key, ready_at) WHERE (queued + suspects) > 0",
+    "CREATE INDEX host_parked ON host (parked, id, queued) WHERE parked IS NOT NULL",
+    "CREATE INDEX key_ready ON politeness_key (ready_at) WHERE ready_at IS NOT NULL",
+    "CREATE INDEX key_active ON politeness_key (id) WHERE active = 1",
+)
+_FIRST_READY: Final = """nullif(max(
+           (SELECT min(host.ready_at) FROM host WHERE host.key = politeness_key.id AND (queued + suspects) > 0),
+           {open_at}), 9e99)"""
+END_ACTIVITY: Final = """
+UPDATE politeness_key SET active = 0, ready_at = {}
+WHERE active = 1""".format(_FIRST_READY.format(open_at="open_at"))
+ADD_KEYS: Final = "INSERT OR IGNORE INTO politeness_key (id) SELECT value FROM json_each(?)"
+ADD_KEY: Final = "INSERT OR IGNORE INTO politeness_key (id) VALUES (?)"
+LEAVE_KEYS: Final = ManyRows(
+    3,
+    "WITH gone (id, requested_at, open_at) AS (",
+    """) UPDATE politeness_key SET
+         active = 0, requested_at = coalesce(gone.requested_at, politeness_key.requested_at),
+         open_at = max(gone.open_at, CASE WHEN gone.requested_at IS NULL THEN politeness_key.open_at ELSE 0 END),
+         ready_at = {}
+       FROM gone WHERE politeness_key.id = gone.id""".format(_FIRST_READY.format(open_at="gone.open_at")),
+)
+PUT_READINESS: Final = ManyRows(
+    6,
+    "WITH one (id, ready_at, parked, failures, reason, responded) AS (",
+    """) UPDATE host SET ready_at = one.ready_at, parked = one.parked, failures = one.failures, reason = one.reason,
+         responded = one.responded
+       FROM one WHERE host.id = one.id""",
+)
+PUT_REQUESTED: Final = ManyRows(
+    2,
+    "WITH one (id, at) AS (",
+    """) UPDATE politeness_key SET requested_at = max(coalesce(requested_at, 0), one.at)
+       FROM one WHERE politeness_key.id = one.id""",
+)
+WAKE_KEYS: Final = """
+UPDATE politeness_key SET ready_at = min(coalesce(ready_at, 9e99), max(open_at, woken.at))
+FROM (
+  SELECT key, min(ready_at) AS at FROM host
+  WHERE id IN (SELECT value FROM json_each(?)) AND (queued + suspects) > 0 AND ready_at < ? GROUP BY key) AS woken
+WHERE politeness_key.id = woken.key AND active = 0"""
+READY_KEYS: Final = """
+SELECT json_group_array(id) FROM (
+  SELECT id FROM politeness_key WHERE ready_at <= ? ORDER BY ready_at LIMIT ?)"""
+NEXT_READY: Final = "SELECT min(ready_at) FROM politeness_key WHERE ready_at IS NOT NULL"
+KEYS: Final = """
+SELECT json_group_array(json_array(id, requested_at, open_at, crawl_delay_s)) FROM politeness_key
+WHERE id IN (SELECT value FROM json_each(?))"""
+ACTIVE_KEYS: Final = """
+SELECT json_group_array(id) FROM politeness_key WHERE id IN (SELECT value FROM json_each(?)) AND active = 1"""
+ACTIVATE_KEYS: Final = """
+UPDATE politeness_key SET active = 1, ready_at = NULL WHERE id IN (SELECT value FROM json_each(?))"""
+# In memory a host is not parked. If the crawl is killed, it is ready at its time, or at once.
+ENTER_HOSTS: Final = """
+UPDATE host SET parked = NULL, ready_at = CASE WHEN ready_at < ? THEN ready_at ELSE 0 END
+WHERE id IN (SELECT value FROM json_each(?))"""
+READY_HOSTS: Final = HOSTS.format(
+    where="""key = ? AND (queued + suspects) > 0 AND ready_at < ? AND id NOT IN (SELECT value FROM json_each(?))
+    ORDER BY ready_at LIMIT ?"""
+)
+BACKOFFS_OF: Final = """
+SELECT json_group_array(json_array(key, until_at, strikes, reason)) FROM rest
+WHERE key IN (SELECT value FROM json_each(?))"""
+SLOW_RESPONSES_OF: Final = """
+SELECT json_group_array(json_array(key, response_s)) FROM pace WHERE key IN (SELECT value FROM json_each(?))"""
+RAISE_CRAWL_DELAY: Final = """
+UPDATE politeness_key SET crawl_delay_s = max(coalesce(crawl_delay_s, 0), ?2)
+WHERE id = (SELECT key FROM host WHERE id = ?1)"""
+COMPUTE_CRAWL_DELAY: Final = """
+UPDATE politeness_key SET crawl_delay_s = (
+  SELECT max(crawl_delay_s) FROM host CROSS JOIN robots ON robots.host = host.id WHERE host.key = politeness_key.id)
+WHERE id = (SELECT key FROM host WHERE id = ?1)"""
+CRAWL_DELAY_OF: Final = "SELECT crawl_delay_s FROM robots WHERE host = ?"
+PARKED: Final = """
+SELECT json_group_array(id) FROM (SELECT id FROM host WHERE parked = ? AND id > ? ORDER BY id LIMIT ?)"""
+PARKED_OF: Final = """
+SELECT json_group_array(id) FROM (
+  SELECT id FROM host WHERE id IN (SELECT value FROM json_each(?2)) AND parked = ?1 LIMIT ?3)"""
+UNPARK: Final = """
+UPDATE host SET ready_at = ?, parked = NULL WHERE id IN (SELECT value FROM json_each(?))"""
+PARKED_COUNTS: Final = """
+SELECT json_group_array(json_array(parked, n, urls)) FROM (
+  SELECT parked, count(*) AS n, sum(queued) AS urls FROM host
+  WHERE parked IS NOT NULL AND queued > 0 GROUP BY parked)"""
+COUNT_BACKOFFS: Final = "SELECT count(*) FROM rest"
+COUNT_WITH_WORK: Final = "SELECT count(*) FROM host WHERE (queued + suspects) > 0"
 
 # -- requeue, rounds, takedowns, blocks
 
@@ -330,7 +456,9 @@ SELECT json_group_array(json_array(url, host, state))
 FROM (
   SELECT v.url, u.host, u.state FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
   WHERE v.url > ? AND v.url <= ? AND u.state IN ('done', 'gave_up')
-    AND v.last_at NOT BETWEEN ? AND ? AND u.host NOT IN (SELECT value FROM json_each(?)) ORDER BY v.url)"""
+    AND v.last_at NOT BETWEEN ? AND ? ORDER BY v.url)"""
+NAMES_OF_HOSTS: Final = """
+SELECT json_group_array(json_array(id, host)) FROM host WHERE id IN (SELECT value FROM json_each(?))"""
 
 KNOWN_AS: Final = """
 SELECT json_group_array(json_array(id, hash, state)) FROM url

@@ -18,7 +18,6 @@ import orjson
 
 from crawler.core.enums import SinkFileState, UrlState
 from crawler.core.models import (
-    Backoff,
     Denied,
     Discovered,
     HostRow,
@@ -27,7 +26,6 @@ from crawler.core.models import (
     Round,
     SampledPage,
     SinkFile,
-    SlowResponse,
     Suspects,
     Task,
     TemplateRow,
@@ -37,8 +35,11 @@ from crawler.frontier.base import (
     Batch,
     BlockedHost,
     EndedWith,
+    Entered,
     Forgotten,
     FrontierFull,
+    HostCount,
+    Leaving,
     Receipt,
     Recovered,
     RobotsVersion,
@@ -46,8 +47,9 @@ from crawler.frontier.base import (
     UndatedPage,
     UrlRow,
     VisitedPage,
+    Wanted,
 )
-from crawler.frontier.sqlite import maintenance, sql, takedown
+from crawler.frontier.sqlite import maintenance, readiness, sql, takedown
 from crawler.frontier.sqlite.bloom_filter import BloomFilters, use_index
 from crawler.frontier.sqlite.database import Database, OneThread, OwnerLock, explained, json_list
 from crawler.frontier.sqlite.rows import counters_from, host_row, sample_ranges, task_of, url_row_of
@@ -59,17 +61,21 @@ Slice = tuple[dict[int, int], int | None]  # queued URLs of each host, and where
 
 class SqliteFrontier:
     """A `Frontier` (base.py) in the file `path`, whose folder must exist. `duplicates`: "exact" or "filter" (see
-    `bloom_filter`). `vfs`: an apsw VFS, for tests.
+    `bloom_filter`). `politeness_key`: "domain" or "host", None: as it was. `vfs`: an apsw VFS, for tests.
     """
 
-    def __init__(self, path: Path, *, duplicates: str = "exact", vfs: str | None = None) -> None:
+    def __init__(
+        self, path: Path, *, duplicates: str = "exact", politeness_key: str | None = None, vfs: str | None = None
+    ) -> None:
         self._duplicates = duplicates
+        self._politeness_key = politeness_key
         self._path = path
         self._vfs = vfs
         self._lock = OwnerLock(path.with_name(path.name + ".lock"))
         self._thread: OneThread | None = None
         self._database: Database | None = None
         self._writer: Writer | None = None
+        self._last_totals = Totals(0, 0, 0, 0, 0, 0)  # when it was closed
 
     # -- open and close
 
@@ -95,24 +101,26 @@ class SqliteFrontier:
         exact = self._duplicates == "exact"
         use_index(database, unique=exact)
         seen = None if exact else BloomFilters(self._path.with_name(self._path.name + ".filter"), database)
-        self._writer = writer = Writer(database, seen)
+        key_name = readiness.assign_keys(database, self._politeness_key)
+        self._writer = writer = Writer(database, seen, key_name)
         takedown.finish_all(writer)
         writer.finish_losing()
         files = database.rows(sql.SINK_FILES)
         recovered = Recovered(
             clean=database.get(sql.META, ("clean",)) != "0",
-            hosts=tuple(host_row(columns) for columns in database.rows(sql.ALL_HOSTS)),
-            backoffs=tuple(Backoff(*columns) for columns in database.rows(sql.BACKOFFS)),
             sink_files=tuple(SinkFile(sink, name, SinkFileState(state), size) for sink, name, state, size in files),
             counters=counters_from(database.get(sql.META, ("counters",))),
             scope_hosts=tuple(host for (host,) in database.rows(sql.SCOPE_HOSTS)),
-            suspects=tuple(host_id for (host_id,) in database.rows(sql.SUSPECT_HOSTS)),
-            slow_responses=tuple(SlowResponse(*columns) for columns in database.rows(sql.SLOW_RESPONSES)),
+            schedule_at=writer.schedule_at,
+            hosts=writer.totals.hosts,
+            backoffs=database.get(sql.COUNT_BACKOFFS),
+            last_visit_at=writer.last_visit_at,
             to_reevaluate=tuple(host_id for (host_id,) in database.rows(sql.TO_REEVALUATE)),
             last_round=writer.last_round(),
             is_restored=database.get(sql.META, (sql.COPIED_AT,)) is not None,
         )
         self._writer.set_clean(False)
+        readiness.end_activity(database)
         return recovered
 
     async def close(self, *, clean: bool) -> None:
@@ -134,6 +142,7 @@ class SqliteFrontier:
         await thread.finish(close)
 
     def _release(self) -> None:
+        self._last_totals = self.totals()
         database, self._database, self._writer = self._database, None, None
         try:
             if database is not None:
@@ -293,8 +302,8 @@ class SqliteFrontier:
 
         return await self._run(read)
 
-    async def totals(self) -> Totals:
-        return self._opened()[1].totals
+    def totals(self) -> Totals:
+        return self._last_totals if self._writer is None else self._writer.totals
 
     async def requeue(self, ending: EndedWith, *, dry_run: bool = False) -> dict[int, int]:
         return await self._run_slices(partial(Writer.requeue, ending=ending, dry_run=dry_run))
@@ -305,9 +314,8 @@ class SqliteFrontier:
     async def begin_round(self, *, now: float) -> Round:
         return await self._run(lambda writer: writer.begin_round(now))
 
-    async def queue_round(self, *, blocked: Collection[int], now: float) -> tuple[dict[int, int], Round]:
-        without = json_list(list(blocked))
-        return await self._run(lambda writer: writer.queue_round(without, now))
+    async def queue_round(self, *, is_blocked: Callable[[str], bool], now: float) -> tuple[dict[int, int], Round]:
+        return await self._run(lambda writer: writer.queue_round(is_blocked, now))
 
     async def end_round(self, *, now: float) -> None:
         await self._run(lambda writer: writer.end_round(now))
@@ -330,9 +338,45 @@ class SqliteFrontier:
         return await self._run(lambda writer: takedown.forgotten(writer, found))
 
     async def find_host(self, origin: Origin) -> HostRow | None:
-        key = (origin.host, origin.scheme, origin.port)
-        columns = await self._run(lambda writer: writer.database.get(sql.ONE_HOST, key))
-        return None if columns is None else host_row(columns)
+        found = await self._host_rows(sql.ONE_HOST, (origin.host, origin.scheme, origin.port))
+        return found[0] if found else None
+
+    async def hosts_named(self, host: str) -> list[HostRow]:
+        return await self._host_rows(sql.HOSTS_NAMED, (host,))
+
+    async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
+        return await self._host_rows(sql.HOSTS_WITH_WORK if with_work else sql.HOSTS_AFTER, (after, limit))
+
+    async def host_rows_of(self, host_ids: Collection[int]) -> list[HostRow]:
+        return await self._host_rows(sql.HOSTS_OF_IDS, (json_list(list(host_ids)),))
+
+    async def _host_rows(self, statement: str, values: tuple[Any, ...]) -> list[HostRow]:
+        rows = await self._run(lambda writer: writer.database.get(statement, values))
+        return [host_row(columns) for columns in orjson.loads(rows)]
+
+    # -- hosts and keys in memory
+
+    def take_counts(self) -> dict[int, HostCount]:
+        return self._opened()[1].take_counts()
+
+    async def exchange(self, leaving: Leaving, wanted: Wanted) -> Entered:
+        more = {key_id: list(known) for key_id, known in wanted.more.items()}  # copied: the caller changes it later
+        return await self._run(lambda writer: writer.exchange(leaving, replace(wanted, more=more)))
+
+    async def unpark(self, parked: str, *, at: float, host_ids: Collection[int] | None = None) -> int:
+        ids = None if host_ids is None else sorted(host_ids)
+        after = total = 0
+        while True:
+            slice_of = partial(readiness.unpark_slice, after=after, parked=parked, at=at, ids=ids)
+            found = await self._run(lambda writer, slice_of=slice_of: slice_of(writer.database))  # type: ignore[misc]
+            total += len(found)
+            if len(found) < readiness.UNPARK_SLICE:
+                return total
+            after = found[-1]
+
+    async def parked(self) -> dict[str, tuple[int, int]]:
+        rows = await self._run(lambda writer: writer.database.get(sql.PARKED_COUNTS))
+        return {parked: (hosts, urls) for parked, hosts, urls in orjson.loads(rows)}
 
     # -- the thread
 

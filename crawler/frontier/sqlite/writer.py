@@ -7,7 +7,7 @@ trace in either.
 
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -24,10 +24,22 @@ from crawler.core.models import (
     Round,
     Settlement,
     SinkFile,
+    SlowResponse,
 )
 from crawler.core.outcomes import OUTAGE_ERRORS
-from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, BlockedHost, EndedWith, Receipt
-from crawler.frontier.sqlite import sql
+from crawler.core.url import registrable_domain
+from crawler.frontier.base import (
+    ROBOTS_VERSIONS_KEPT,
+    Batch,
+    BlockedHost,
+    EndedWith,
+    Entered,
+    HostCount,
+    Leaving,
+    Receipt,
+    Wanted,
+)
+from crawler.frontier.sqlite import readiness, sql
 from crawler.frontier.sqlite.bloom_filter import BloomFilters
 from crawler.frontier.sqlite.database import Database, json_list
 from crawler.frontier.sqlite.insertions import Insertions, PendingChange
@@ -37,7 +49,6 @@ from crawler.frontier.sqlite.rows import (
     ROUND,
     ROUND_COUNTS,
     WARC_SINK,
-    HostChange,
     check_batch,
     clip,
     host_state,
@@ -49,6 +60,8 @@ from crawler.frontier.sqlite.rows import (
 )
 
 _ENDED: Final = (UrlState.DONE, UrlState.GAVE_UP)
+WITH_WORK: Final = "hosts_with_work"  # in the totals
+TIMES: Final = "times"  # in `meta`: of the last settlement, in schedule time and UTC
 REQUEUE_SLICE: Final = 5_000  # URLs of one transaction, for which other calls wait
 StateRow = tuple[int, int, str]  # id, host id and state of a URL
 
@@ -56,13 +69,28 @@ StateRow = tuple[int, int, str]  # id, host id and state of a URL
 class Writer:
     """Runs transactions. `totals` may be read from any thread: it is replaced, never changed."""
 
-    def __init__(self, database: Database, seen: BloomFilters | None = None) -> None:
-        """`seen` knows every URL of the store; without it the index does."""
+    def __init__(
+        self, database: Database, seen: BloomFilters | None = None, key_name: Callable[[str], str] = registrable_domain
+    ) -> None:
+        """`seen` knows every URL of the store; without it the index does. `key_name` makes the name of a politeness key
+        of a host name.
+        """
         self.seen = seen
         self.database = self._db = database
-        self.urls = Insertions(database, seen)
+        self.urls = Insertions(database, seen, key_name)
+        self.key_name = key_name
         stored = database.get(sql.META, ("totals",))
         self._counts: dict[str, int] = {} if stored is None else orjson.loads(stored)
+        if WITH_WORK not in self._counts:  # a store of an older version
+            self._counts[WITH_WORK] = int(database.get(sql.COUNT_WITH_WORK))
+        times = database.get(sql.META, (TIMES,))
+        self.schedule_at: float = 0.0
+        self.last_visit_at: float | None
+        if times is None:
+            self.last_visit_at = database.get(sql.LAST_VISIT_AT)
+        else:
+            self.schedule_at, self.last_visit_at = orjson.loads(times)
+        self._changed: dict[int, HostCount] = {}  # since `take_counts`
         marks = database.get(sql.META, (MARKS,))
         if marks is None and self._counts.get(UrlState.FORGOTTEN):  # of an older version: the next change stores it
             self._marks, self._marks_stored = int(database.get(sql.COUNT_MARKS)), False
@@ -70,6 +98,11 @@ class Writer:
             self._marks, self._marks_stored = int(marks or 0), True
         self._files: dict[str, int] = {}  # ids of the output files that the last visits are in
         self.totals = totals_from(self._counts, self._marks)
+
+    def take_counts(self) -> dict[int, HostCount]:
+        """See Frontier.take_counts. It may be called in any thread."""
+        changed, self._changed = self._changed, {}
+        return changed
 
     # -- the transactions
 
@@ -90,16 +123,16 @@ class Writer:
                 if settlement.robots is not None:
                     self._put_robots(settlement.host_id, settlement.robots, change)
             self._put_backoffs(batch.backoffs)
+            readiness.put_readiness(self._db, batch.readiness)
+            self._db.run_many(sql.PUT_REQUESTED, [value for key in batch.requested for value in key])
+            change.schedule_at = batch.schedule_at
+            change.last_visit_at = max((one.finished_at for one in batch.settlements), default=None)
             if batch.counters is not None:
                 change.counters = orjson.dumps(batch.counters).decode()
             added_at = max((settlement.finished_at for settlement in batch.settlements), default=0.0)
             for host in batch.scope_hosts:
                 self._db.run(sql.PUT_SCOPE_HOST, (host, added_at))
-            for slow in batch.slow_responses:
-                if slow.response_s > 0:
-                    self._db.run(sql.PUT_SLOW_RESPONSE, (slow.key, slow.response_s, slow.updated_at))
-                else:
-                    self._db.run(sql.END_SLOW_RESPONSE, (slow.key,))
+            self._put_slow_responses(batch.slow_responses)
             self._put_notes(batch.settlements)
             for one in batch.templates:
                 self._db.run(
@@ -111,6 +144,15 @@ class Writer:
             if batch.round_counts is not None:
                 self._db.run(sql.PUT_META, (ROUND_COUNTS, orjson.dumps(batch.round_counts).decode()))
         return change.receipt(links_new)
+
+    def exchange(self, leaving: Leaving, wanted: Wanted) -> Entered:
+        """See Frontier.exchange."""
+        with self._db.transaction():
+            self._put_backoffs(leaving.backoffs)
+            self._put_slow_responses(leaving.slow_responses)
+            entered = readiness.enter(self._db, wanted, self.key_name)
+            readiness.leave(self._db, leaving)
+            return entered
 
     def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], now: float) -> int:
         """See Frontier.deny."""
@@ -205,12 +247,15 @@ class Writer:
             self._db.run(sql.END_META, (ROUND_COUNTS,))
         return begun
 
-    def queue_round(self, blocked: str, now: float) -> tuple[dict[int, int], Round]:
-        """See Frontier.queue_round; `blocked` is a JSON list."""
+    def queue_round(self, is_blocked: Callable[[str], bool], now: float) -> tuple[dict[int, int], Round]:
+        """See Frontier.queue_round."""
         last = self._round_under_way()
         after = replace(last, queued_to=min(last.queued_to + REQUEUE_SLICE, last.last_id))
-        span = (last.queued_to, after.queued_to, last.started_at, now, blocked)
+        span = (last.queued_to, after.queued_to, last.started_at, now)
         found: list[StateRow] = orjson.loads(self._db.get(sql.IN_ROUND, span))
+        names = orjson.loads(self._db.get(sql.NAMES_OF_HOSTS, (json_list(sorted({row[1] for row in found})),)))
+        blocked = {host_id for host_id, host in names if is_blocked(host)}
+        found = [row for row in found if row[1] not in blocked]
         with self.change() as change:
             if found:
                 self._db.run(sql.START_AGAIN, (self._set_state(found, UrlState.QUEUED, change),))
@@ -301,15 +346,22 @@ class Writer:
         change = PendingChange(dict(self._counts))
         with self._db.transaction():
             yield change
-            self._add_to_hosts(change.hosts)
+            changed = self._add_to_hosts(change)
             marks = self._marks + change.marks
             if change.marks or not self._marks_stored:
                 self._db.run(sql.PUT_META, (MARKS, str(marks)))
+            schedule_at = max(self.schedule_at, change.schedule_at)
+            last_visit_at = self.last_visit_at
+            if change.last_visit_at is not None:
+                last_visit_at = max(change.last_visit_at, last_visit_at or 0.0)
+                self._db.run(sql.PUT_META, (TIMES, json_list([schedule_at, last_visit_at])))
             totals = ("totals", orjson.dumps({str(k): n for k, n in change.counts.items()}).decode())
             if change.counters is None:
                 self._db.run(sql.PUT_META, totals)
             else:  # one statement: see Database.run_many
                 self._db.run(sql.PUT_META_TWICE, (*totals, "counters", change.counters))
+        self.schedule_at, self.last_visit_at = schedule_at, last_visit_at
+        self._changed = self._changed | changed  # replaced, since `take_counts` runs in another thread
         self._counts = change.counts
         self._marks, self._marks_stored = marks, True
         self._files = change.files or self._files
@@ -389,19 +441,42 @@ class Writer:
         flat = [value for (host_id, template), count in counts.items() for value in (host_id, template, count)]
         self._db.run_many(sql.ADD_TO_TEMPLATES, flat)
 
-    def _add_to_hosts(self, changes: dict[int, HostChange]) -> None:
+    def _add_to_hosts(self, change: PendingChange) -> dict[int, HostCount]:
+        """Store the changes of hosts. Returns the counts of those whose queue changed."""
+        now = max(self.schedule_at, change.schedule_at)
         flat: list[Any] = []
-        for host_id, one in changes.items():
-            flat += (host_id, one.queued, one.fetched, one.ok, one.errors, one.bytes, one.last_at)
+        for host_id, one in change.hosts.items():
+            flat += (host_id, one.queued, one.fetched, one.ok, one.errors, one.bytes, one.last_at, one.suspects,
+                     one.again, now)  # fmt: skip
         self._db.run_many(sql.ADD_TO_HOSTS, flat)
+        moved = [host_id for host_id, one in change.hosts.items() if one.queued or one.suspects]
+        if not moved:
+            return {}
+        counts: dict[int, HostCount] = {}
+        woken: list[int] = []
+        for host_id, queued, suspects, key_id in orjson.loads(self._db.get(sql.COUNTS, (json_list(moved),))):
+            one = change.hosts[host_id]
+            has_work, had_work = queued + suspects > 0, queued + suspects > one.queued + one.suspects
+            change.counts[WITH_WORK] += has_work - had_work
+            counts[host_id] = HostCount(queued, key_id)
+            if one.queued > 0 or (has_work and not had_work):
+                woken.append(host_id)
+        if woken:
+            readiness.wake_keys(self._db, woken)
+        return counts
 
     def _put_robots(self, host_id: int, robots: RobotsRecord, change: PendingChange) -> None:
+        before_s = self._db.get(sql.CRAWL_DELAY_OF, (host_id,))
         self._db.run(
             sql.PUT_ROBOTS,
             (host_id, robots.verdict, robots.status_code, robots.body, robots.fetched_at, robots.expires_at,
              robots.crawl_delay_s, robots.failing_since, robots.error),
         )  # fmt: skip
         self._db.run(sql.SET_HOST_STATE, (host_state(robots), host_id))
+        if (robots.crawl_delay_s or 0.0) < (before_s or 0.0):
+            self._db.run(sql.COMPUTE_CRAWL_DELAY, (host_id,))
+        elif robots.crawl_delay_s is not None:
+            self._db.run(sql.RAISE_CRAWL_DELAY, (host_id, robots.crawl_delay_s))
         if robots.verdict == "unreachable" or (robots.verdict == "rules" and robots.body is None):
             return
         digest = robots_digest(robots)
@@ -422,6 +497,13 @@ class Writer:
                 self._db.run(sql.END_BACKOFF, (backoff.key,))
             else:
                 self._db.run(sql.PUT_BACKOFF, (backoff.key, backoff.until_at, backoff.failures, backoff.reason))
+
+    def _put_slow_responses(self, slow_responses: Sequence[SlowResponse]) -> None:
+        for slow in slow_responses:
+            if slow.response_s > 0:
+                self._db.run(sql.PUT_SLOW_RESPONSE, (slow.key, slow.response_s, slow.updated_at))
+            else:
+                self._db.run(sql.END_SLOW_RESPONSE, (slow.key,))
 
     def _put_sink_files(self, sink_files: Sequence[SinkFile]) -> None:
         for file in sink_files:

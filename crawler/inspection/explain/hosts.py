@@ -18,7 +18,7 @@ from crawler.core.formatting import count, unreadable_robots
 from crawler.core.models import Origin
 from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import CLOCK_GUARD_S, host_delay, politeness_key
-from crawler.engine.scheduling.blocklist import Blocklist
+from crawler.engine.scheduling.restrictions import Blocklist
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspection.log.totals import HostTally
 

@@ -19,7 +19,7 @@ from crawler.core.politeness import politeness_key
 from crawler.core.scope import Scope, compile_pattern
 from crawler.core.url import UrlError, canonical, key_of, parse_typed, respelled_key_of, session_ids, target_of
 from crawler.core.url_templates import templates_of
-from crawler.engine.scheduling.blocklist import Blocklist
+from crawler.engine.scheduling.restrictions import Blocklist
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.explanation import (

@@ -4,8 +4,8 @@ import math
 
 from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import CLOCK_GUARD_S
-from crawler.engine.scheduling import rate_limits
-from crawler.engine.scheduling.rate_limits import AddressRateLimiter
+from crawler.engine.scheduling import restrictions
+from crawler.engine.scheduling.restrictions import AddressRateLimiter
 from tests.support.fetching import FakeClock
 
 A, B = "192.0.2.1", "192.0.2.2"
@@ -73,7 +73,7 @@ def test_addresses_whose_delay_is_over_are_forgotten() -> None:
     clock = FakeClock()
     limiter = limiter_of(clock, delay_s=1.0)
     limiter.enter("busy")
-    for n in range(rate_limits._PRUNE_OVER - 1):
+    for n in range(restrictions._PRUNE_OVER - 1):
         limiter.enter(str(n))
         limiter.leave(str(n))
     clock.time += 10.0

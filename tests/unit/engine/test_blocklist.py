@@ -4,7 +4,7 @@ import pytest
 
 from crawler.core.models import Origin
 from crawler.core.url import UrlError
-from crawler.engine.scheduling.blocklist import DOMAIN, HOST, Blocklist, block_of, blocked_name
+from crawler.engine.scheduling.restrictions import DOMAIN, HOST, Blocklist, block_of, blocked_name
 from crawler.frontier.base import BlockedHost
 
 

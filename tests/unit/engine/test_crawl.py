@@ -211,7 +211,7 @@ def test_a_request_that_does_not_end_is_given_up_after_the_drain() -> None:
         assert engine.clock.mono() == pytest.approx(10.0, abs=0.2)
         assert engine.settled == {"https://b.test/": "done"}
         await engine.frontier.open()
-        assert (await engine.frontier.totals()).queued == 1
+        assert (engine.frontier.totals()).queued == 1
 
     run(main())
 

@@ -8,7 +8,7 @@ import pytest
 from crawler.core.clock import Hours
 from crawler.core.enums import StoppedBy
 from crawler.engine.options import EngineOptions
-from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
+from crawler.engine.scheduling.restrictions import CrawlRateLimiter
 from crawler.fetch.limits import Bandwidth
 from tests.support.engine import AT_ONCE, POLITE, Harness
 from tests.support.fetching import FakeClock

@@ -16,6 +16,7 @@ from crawler.core.options import ScopeOptions
 from crawler.core.outcomes import UrlCounts
 from crawler.core.politeness import OPEN
 from crawler.core.url import target_of
+from crawler.engine.monitoring.bottleneck import Backlog, Reason, add_up, reason
 from crawler.engine.monitoring.ending import Ending, Inconsistent, ending
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import Host, PolitenessKey
@@ -41,7 +42,11 @@ def host(number: int, queued: int, **fields: object) -> Host:
 
 
 def end_of(stopped_by: StoppedBy, totals: Totals, *hosts: Host, is_settled: bool = True) -> Ending:
-    return ending(stopped_by, totals, hosts, [("h1.test", Suspects(1, "/x", 1))], NOW, is_settled=is_settled)
+    sums: dict[Reason | None, Backlog] = {}
+    for one in hosts:
+        if one.queued:
+            add_up(sums, one, one.queued, reason(one, NOW))
+    return ending(stopped_by, totals, sums, [("h1.test", Suspects(1, "/x", 1))], is_settled=is_settled)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,6 @@ def test_retries_and_suspects_are_left_too() -> None:
         (StoppedBy.EMPTY, replace(NOTHING, queued=1), [host(1, 1)]),  # nothing keeps it
         (StoppedBy.TRAPS, replace(NOTHING, queued=1, suspect=1), [host(1, 1)]),
         (StoppedBy.SIGNAL, replace(NOTHING, queued=2), [host(1, 1)]),  # they disagree
-        (StoppedBy.SIGNAL, NOTHING, [host(1, -1), host(2, 1)]),
         (StoppedBy.SIGNAL, replace(NOTHING, done=-1), []),
     ],
 )
@@ -194,10 +198,7 @@ async def history(rng: random.Random) -> None:
             await frontier.close(clean=False)
         else:
             stopped_by = await crawling
-            end = ending(
-                stopped_by, await frontier.totals(), engine.host_table.hosts.values(),
-                [("", one) for one in await frontier.suspects()], engine.clock.mono(), is_settled=True,
-            )  # fmt: skip
+            end = await engine.engine.ending(stopped_by)
             await engine.close()
         for url in engine.web.page_urls:
             asked[url] = asked.get(url, 0) + 1

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from crawler.core.enums import ErrorType
-from crawler.core.models import Backoff, HostRow, Lease, Origin, RobotsRecord, SlowResponse
+from crawler.core.models import Backoff, HostRow, KeyRow, Lease, Origin, RobotsRecord
 from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.engine.scheduling.host_table import HostTable
-from crawler.frontier.base import BlockedHost, Counters, Recovered
+from crawler.frontier.base import BlockedHost, Leaving, Wanted
 from tests.support.engine import Harness
 from tests.support.fetching import FakeClock
 from tests.support.memory_frontier import MemoryFrontier
@@ -41,27 +41,26 @@ class Case:
         self.host_table.admit(self.rows)
         self.a, self.a2, self.b = self.host_table.hosts.values()
 
-    def recovered(
+    def restarted(
         self,
         *backoffs: Backoff,
         clean: bool = True,
         robots: RobotsRecord | None = None,
-        last_s_ago: float | None = None,
-        same_delays: bool = True,
-        slow_responses: tuple[SlowResponse, ...] = (),
+        requested_s_ago: float | None = None,
+        response_s: float = 0.0,
     ) -> "Case":
-        """Start again with what the store kept. `last_s_ago`: when the last stored response of A ended."""
-        self.host_table.hosts.clear()
-        self.host_table.keys.clear()
-        at = None if last_s_ago is None else self.clock.now() - last_s_ago
-        rows = [
-            HostRow(row.id, row.origin, 0, queued=1, robots=robots, last_at=at if row.origin is A else None)
-            for row in self.rows
-        ]
-        counters = Counters(urls_fetched=7)
-        recovered = Recovered(clean, tuple(rows), backoffs, (), counters, (), slow_responses=slow_responses)
-        self.host_table.load(recovered, same_delays=same_delays)
-        self.a, self.a2, self.b = self.host_table.hosts.values()
+        """Start again with what the store kept. `requested_s_ago`: when the last request of A's key ended."""
+        table, now = self.host_table, self.clock.now()
+        table.hosts.clear()
+        table.keys.clear()
+        table.start(now, clean=clean)
+        delay_s = None if robots is None else robots.crawl_delay_s
+        of_key = {one.key: one for one in backoffs}
+        requested_at = None if requested_s_ago is None else now - requested_s_ago
+        table.enter(KeyRow(1, "a.test", requested_at, 0.0, delay_s, of_key.get("a.test"), response_s, (), False))
+        table.enter(KeyRow(2, "b.test", None, 0.0, delay_s, of_key.get("b.test"), 0.0, (), False))
+        table.admit([HostRow(row.id, row.origin, 0, queued=1, robots=robots) for row in self.rows])
+        self.a, self.a2, self.b = table.hosts.values()
         return self
 
 
@@ -73,43 +72,65 @@ def robots(delay_s: float | None = None, verdict: str = "rules", **more: Any) ->
     return RobotsRecord(verdict, 200, b"", READ_AT, READ_AT + 86_400, crawl_delay_s=delay_s, **more)
 
 
-# -- starting
-
-
-@pytest.mark.parametrize("clean", [True, False])
-def test_at_the_start_every_key_keeps_its_delay(clean: bool) -> None:
-    """The restart may have come before it ended; a known Crawl-delay counts."""
-    case = Case(delay_s=1.0).recovered(clean=clean, robots=robots(5.0))
-    assert {key.politeness.open_mono for key in case.host_table.keys.values()} == {1_005.0 + CLOCK_GUARD_S}
+# -- entering memory
 
 
 @pytest.mark.parametrize(
-    ("last_s_ago", "same_delays", "opens_s"),
+    ("requested_s_ago", "clean", "opens_s"),
     [
-        (20.0, True, 40.0),  # there was no request since: the delay ran
+        (20.0, True, 40.0),  # the delay ran while the key was in the store only
         (59.0, True, 1.0),
-        (20.0, False, 60.0),  # it may have been another delay
-        (61.0, True, 60.0),  # there may have been a request whose visit was not stored
-        (-30.0, True, 60.0),  # the clock was set back
-        (None, True, 60.0),
+        (61.0, True, 0.0),
+        (None, True, 0.0),  # it was never requested
+        (20.0, False, 40.0),  # there was none since: it would have been too early
+        (61.0, False, 60.0),  # there may have been one whose visit was not stored
+        (None, False, 60.0),
+        (-30.0, True, 60.0),  # later than now: not for longer than the delay
     ],
 )
-def test_a_long_delay_goes_on_from_the_last_response(
-    last_s_ago: float | None, same_delays: bool, opens_s: float
-) -> None:
-    """If that was the last for certain. It holds for all hosts of the key; another key waits for its whole delay."""
-    case = Case(delay_s=1.0).recovered(clean=False, robots=robots(60.0), last_s_ago=last_s_ago, same_delays=same_delays)
+def test_a_key_that_enters_keeps_its_delay(requested_s_ago: float | None, clean: bool, opens_s: float) -> None:
+    """From its last request on, or from the start if that is not known for certain. It holds for all its hosts."""
+    case = Case(delay_s=1.0).restarted(clean=clean, robots=robots(60.0), requested_s_ago=requested_s_ago)
     assert case.a.key is case.a2.key
-    assert case.a.key.politeness.open_mono == pytest.approx(1_000.0 + opens_s + CLOCK_GUARD_S)
-    assert case.b.key.politeness.open_mono == pytest.approx(1_060.0 + CLOCK_GUARD_S)
+    wait_s = max(0.0, case.a.key.politeness.open_mono - 1_000.0)
+    assert wait_s == pytest.approx(opens_s + CLOCK_GUARD_S * (opens_s > 0))
+    assert max(0.0, case.b.key.politeness.open_mono - 1_000.0) == pytest.approx(0.0 if clean else 60.0 + CLOCK_GUARD_S)
 
 
-@pytest.mark.parametrize(("last_s_ago", "opens_s"), [(7.0, 3.0), (8.5, 10.0)])
-def test_an_adaptive_delay_goes_on_only_while_it_ran_for_certain(last_s_ago: float, opens_s: float) -> None:
-    """What is stored may be a fifth too long: the last fifth of the delay proves nothing."""
-    slow = (SlowResponse("a.test", 2.0, case_now()),)
-    case = Case(delay_s=1.0).recovered(clean=False, last_s_ago=last_s_ago, slow_responses=slow)
-    assert case.a.key.politeness.open_mono == pytest.approx(1_000.0 + opens_s + CLOCK_GUARD_S)
+def test_a_key_that_enters_later_after_an_unclean_end_does_not_wait_anew() -> None:
+    """Its delay ran since the start."""
+    case = Case(delay_s=1.0).restarted(clean=False)
+    case.clock.time += 100.0
+    key = case.host_table.enter(KeyRow(3, "c.test", None, 0.0, None, None, 0.0, (), False))
+    assert key.politeness.open_mono == pytest.approx(1_001.0 + CLOCK_GUARD_S)
+
+
+def test_a_clock_that_was_set_back_between_runs_neither_shortens_nor_lengthens_a_delay() -> None:
+    """Schedule time goes on where the last run ended."""
+    case = Case(delay_s=60.0)
+    ended_at = case.clock.now() + 86_400.0
+    case.host_table.keys.clear()
+    case.host_table.start(ended_at, clean=True)
+    key = case.host_table.enter(KeyRow(3, "c.test", ended_at - 20.0, 0.0, None, None, 0.0, (), False))
+    assert key.politeness.open_mono == pytest.approx(1_040.0 + CLOCK_GUARD_S)
+
+
+def test_what_a_host_learned_enters_with_it() -> None:
+    """Its back-off with the failures before it, and that it responded once; nobody else's."""
+    case = Case(delay_s=1.0)
+    case.host_table.responded(lease(), 0.1, "192.0.2.1")
+    delays_s = [case.host_table.origin_failed(lease(), ErrorType.RESET, permanent=False) for _ in range(2)]
+    (stored,) = case.host_table.take_readiness()
+    assert (stored.parked, stored.failures, stored.reason, stored.has_responded) == (None, 2, "reset", True)
+    assert case.host_table.take_readiness() == []
+    case.host_table.hosts.clear()
+    row = HostRow(
+        1, A, 0, queued=1, ready_at=stored.ready_at, parked=stored.parked, failures=2, reason="reset",
+        has_responded=True,
+    )  # fmt: skip
+    (host,) = case.host_table.admit([row])
+    assert host.politeness.open_mono == pytest.approx(1_000.0 + max(delays_s))
+    assert (host.politeness.failures, host.politeness.reason, host.ever_responded) == (2, "reset", True)
 
 
 def test_a_back_off_for_a_fault_of_the_host_outlives_an_outage() -> None:
@@ -140,7 +161,7 @@ def test_a_back_off_for_a_fault_of_the_host_outlives_an_outage() -> None:
 
 def test_back_offs_outlive_a_restart_with_their_failures() -> None:
     """The back-off after the next failure in a row is longer, as if there had been no restart."""
-    case = Case().recovered(Backoff("a.test", case_now() + 300.0, 3, "503"))
+    case = Case().restarted(Backoff("a.test", case_now() + 300.0, 3, "503"))
     assert case.a.key.politeness.open_mono == pytest.approx(1_300.0)
     assert (case.a.key.politeness.failures, case.a.key.politeness.reason) == (3, "503")
     assert case.b.key.politeness.failures == 0
@@ -149,21 +170,21 @@ def test_back_offs_outlive_a_restart_with_their_failures() -> None:
 
 def test_a_back_off_that_is_over_keeps_its_failures_only() -> None:
     """The first good response removes it from the store."""
-    case = Case(delay_s=1.0).recovered(Backoff("a.test", case_now() - 10.0, 2, "429"))
-    assert case.a.key.politeness.open_mono == 1_001.0 + CLOCK_GUARD_S
+    case = Case(delay_s=1.0).restarted(Backoff("a.test", case_now() - 10.0, 2, "429"))
+    assert case.a.key.politeness.open_mono == pytest.approx(1_000.0)
     case.host_table.reset_failures(lease())
     assert case.host_table.take_backoffs() == [Backoff("a.test", 0.0, 0, "")]
 
 
 def test_a_clock_set_back_does_not_make_a_back_off_endless() -> None:
     """A day at most."""
-    case = Case().recovered(Backoff("a.test", case_now() + 9e6, 1, "429"))
+    case = Case().restarted(Backoff("a.test", case_now() + 9e6, 1, "429"))
     assert case.a.key.politeness.open_mono == pytest.approx(1_000.0 + 86_400.0)
 
 
 def test_after_a_restart_the_robots_txt_of_a_held_host_is_requested_at_once() -> None:
     """The 30 days after which robots.txt counts as absent do not start again."""
-    case = Case().recovered(robots=robots(verdict="unreachable", failing_since=5.0))
+    case = Case().restarted(robots=robots(verdict="unreachable", failing_since=5.0))
     assert case.a.is_held
     assert case.a.robots_due(case.clock.now())
     assert case.a.robots is not None
@@ -283,11 +304,13 @@ def test_an_event_says_that_a_host_is_held_and_that_it_is_ready_again() -> None:
 
 def test_the_back_off_of_a_key_without_hosts_outlives_a_restart() -> None:
     """A host that was requested only for another's robots.txt may have sent a 429 as well."""
-    case = Case().recovered(Backoff("other.test", READ_AT, 1, "429"))
-    case.host_table.keys.clear()
+    case = Case()
+    key = case.host_table.key_for(Origin("https", "other.test", 443))
+    assert key.is_entering
     backoff = Backoff("other.test", case.clock.now() + 600.0, 1, "429 Retry-After 600")
-    case.recovered(backoff)
-    assert case.host_table.keys["other.test"].politeness.open_mono == case.clock.mono() + 600.0
+    assert case.host_table.enter(KeyRow(3, "other.test", None, 0.0, None, backoff, 0.0, (), False)) is key
+    assert key.politeness.open_mono == pytest.approx(case.clock.mono() + 600.0)
+    assert not key.is_entering
 
 
 # -- other options come into force
@@ -344,18 +367,20 @@ def test_the_adaptive_delay_of_a_slow_host_outlives_a_restart() -> None:
     async def main() -> None:
         frontier = MemoryFrontier()
         polite = PolitenessOptions(delay_s=1.0, address_delay_s=0.0)
-        for start in (0.0, 1.0):
+        last: list[float] = []
+        for _ in range(2):
             engine = Harness("https://a.test/", politeness=polite, frontier=frontier)
             links = [f"/{n}" for n in range(9)]
             engine.web.other = lambda origin, task, links=links: response(200, page(*links), took_s=3.0)
-            begun = engine.clock.mono()
             crawling = asyncio.ensure_future(engine.run())
             await elapse(50)
             engine.crawl.drain()
             await crawling
             begins = [one.begin for one in engine.web.requests]
-            assert begins[0] - begun >= 15.0 * start
-            assert all(after - before >= 15.0 for before, after in pairwise(begins))
-        assert [pace.response_s for pace in (await frontier.open()).slow_responses] == [3.0]
+            assert all(after - before >= 15.0 for before, after in pairwise(last + begins))
+            last = begins[-1:]
+        await frontier.open()
+        entered = await frontier.exchange(Leaving(), Wanted(names=["a.test"]))
+        assert [key.response_s for key in entered.keys] == [3.0]
 
     run(main())

@@ -3,8 +3,10 @@
 import pytest
 
 from crawler.core.url import UrlError
-from crawler.engine.operations import TakedownTarget, takedown_result
+from crawler.engine.operations import TakedownTarget, host_names, takedown_result
 from crawler.frontier.base import Forgotten
+from tests.support.engine import seed
+from tests.support.memory_frontier import MemoryFrontier
 
 
 @pytest.mark.parametrize(
@@ -37,11 +39,15 @@ def test_a_takedown_of_anything_else_is_refused(text: str) -> None:
         TakedownTarget.of(text)
 
 
-def test_a_takedown_says_which_hosts_it_leaves() -> None:
+async def test_a_takedown_says_which_hosts_it_leaves() -> None:
     """Hosts below a name are hosts of their own."""
-    hosts = ["a.test", "x.a.test", "x.a.test", "y.x.a.test", "ba.test"]
-    assert takedown_result(TakedownTarget("a.test"), Forgotten(3), hosts) == {
+    frontier = MemoryFrontier()
+    await frontier.open()
+    hosts = ("a.test", "x.a.test", "y.x.a.test", "ba.test")
+    await frontier.add([seed(f"https://{host}/") for host in hosts] + [seed("http://x.a.test/")], now=0.0)
+    target = TakedownTarget("a.test")
+    below = await host_names(frontier, target.has_below)
+    assert set(below.values()) == {"x.a.test", "y.x.a.test"}
+    assert takedown_result(target, Forgotten(3), 2) == {
         "target": "a.test", "urls": 3, "again": False, "hosts_below": 2,
     }  # fmt: skip
-    of_url = takedown_result(TakedownTarget("a.test", "https://a.test/"), Forgotten(again=True), hosts)
-    assert of_url["hosts_below"] == 0

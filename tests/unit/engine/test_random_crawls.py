@@ -12,6 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 
 import pytest
@@ -109,6 +110,7 @@ def walk(number: int, *, urls: int) -> int:
         min_free=0,
         commit_settlements=rng.choice((4, 256)),
         max_attempts=3,
+        active_hosts=rng.choice((2, 6, 10_000)),
     )
     world = World(rng, hosts, urls, faults=rng.choice((0.0, 0.05, 0.2)))
 
@@ -118,7 +120,7 @@ def walk(number: int, *, urls: int) -> int:
             politeness=politeness,
             scope=ScopeOptions(hosts=("*.test",), max_depth=None),
             engine=options,
-            frontier=QuickFrontier(),
+            frontier=QuickFrontier(partial(politeness_key, options=politeness)),
             rng_seed=number,
         )
         web = engine.web
@@ -231,7 +233,7 @@ def check_settled(engine: Harness) -> None:
 async def check_nothing_left(engine: Harness) -> None:
     """No host has anything left, and neither has the store."""
     await engine.frontier.open()
-    totals = await engine.frontier.totals()
+    totals = engine.frontier.totals()
     await engine.frontier.close(clean=True)
     assert totals.queued == totals.waiting == 0
     assert engine.scheduler.url_limits.reserved == 0

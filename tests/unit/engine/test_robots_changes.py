@@ -72,7 +72,7 @@ def test_a_new_disallow_denies_queued_urls_and_its_removal_queues_them_again(fro
         (changed,), (reevaluated,) = engine.events_named("robots_changed"), engine.events_named("reevaluated")
         assert changed["added"] == ["Disallow: /b/", "Disallow: /c/"]
         assert changed["removed"] == ["Disallow: /x"]
-        totals = await engine.frontier.totals()
+        totals = engine.frontier.totals()
         before = fetched(engine, "b") + fetched(engine, "c")
         assert reevaluated["queued"] == 0
         assert 40 <= int(str(reevaluated["denied"])) <= totals.denied <= 50 - before
@@ -106,7 +106,7 @@ def test_a_reevaluation_that_a_crash_interrupted_is_done_after_the_restart() -> 
         await elapse(0.9 * DAY)
         engine.reevaluation._reevaluate = never  # type: ignore[method-assign, assignment]
         await elapse(4 * DAY)
-        denied = (await frontier.totals()).denied
+        denied = (frontier.totals()).denied
         assert denied == 25
         assert all(url.state is not UrlState.QUEUED for url in frontier._urls.values())
         crawling.cancel()

@@ -183,6 +183,8 @@ def test_the_state_follows_the_crawl() -> None:
         engine.scheduler.blocklist_changed()
         await elapse(2.0)
         assert now() == ("idle", "empty")
+        await monitor.sample()
+        await elapse(1.0)
         status = monitor.status()
         assert status.sentence.startswith(
             f"nothing to do: {status.held_back} URLs of {ROOT[:-1]} blocked by the operator"

@@ -125,7 +125,7 @@ def test_every_trap_costs_little_and_every_honest_page_is_found() -> None:
 
 async def counts(frontier: Frontier) -> Totals:
     await frontier.open()
-    totals = await frontier.totals()
+    totals = frontier.totals()
     await frontier.close(clean=True)
     return totals
 

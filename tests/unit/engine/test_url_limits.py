@@ -6,7 +6,7 @@ from crawler.core.enums import StoppedBy
 from crawler.core.models import Origin, Task
 from crawler.core.options import ScopeOptions
 from crawler.engine.scheduling.host import Host, PolitenessKey
-from crawler.engine.scheduling.url_limits import UrlLimits
+from crawler.engine.scheduling.restrictions import UrlLimits
 from tests.support.engine import AT_ONCE, Harness
 from tests.support.memory_frontier import MemoryFrontier
 from tests.support.scripted_web import page, response

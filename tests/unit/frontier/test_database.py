@@ -338,7 +338,7 @@ async def test_a_log_of_another_store_beside_a_backup_is_refused(path: Path) -> 
     log.unlink()
     frontier = SqliteFrontier(path)
     recovered = await frontier.open()
-    assert (recovered.is_restored, (await frontier.totals()).queued) == (True, 5)
+    assert (recovered.is_restored, (frontier.totals()).queued) == (True, 5)
     await frontier.clear_restored()
     await frontier.close(clean=True)
     again = SqliteFrontier(path)

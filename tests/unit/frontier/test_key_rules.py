@@ -72,7 +72,7 @@ async def check_brought_up(frontier: SqliteFrontier) -> None:
     assert await frontier.forgotten((*KNOWN, *FORGOTTEN, *NEW)) == list(FORGOTTEN)
     assert await links_new(frontier, NEW) == [1] * len(NEW)
     assert await links_new(frontier, NEW) == [0] * len(NEW)
-    totals = await frontier.totals()
+    totals = frontier.totals()
     assert (totals.queued, totals.forgotten) == (8 + len(NEW), 4)
 
 

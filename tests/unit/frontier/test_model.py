@@ -124,7 +124,7 @@ STEPS = st.one_of(
 
 
 async def taken(frontier: Frontier) -> list[tuple[int, Task]]:
-    hosts = (await frontier.totals()).hosts
+    hosts = (frontier.totals()).hosts
     return [
         (host_id, task) for host_id in range(1, hosts + 1) for task in await frontier.take(host_id, 9, leased=(2, 5))
     ]
@@ -154,7 +154,7 @@ async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
                     history=history,
                 )
                 written[task.id] = RecordLocation("w", place) if is_written else None
-            if robots is not None and (await frontier.totals()).hosts:
+            if robots is not None and (frontier.totals()).hosts:
                 settled[0] = visit(Task(0, "robots", TaskKind.ROBOTS), robots=robots)
                 written[0] = None
             receipt = await frontier.settle(
@@ -201,7 +201,7 @@ async def look(frontier: Frontier) -> Any:
     versions = [await frontier.robots_versions(host_id) for host_id in range(1, 9)]
     due = await frontier.next_due(), await frontier.next_revisit()
     learned = await frontier.visited_pages(blocks=2, rows=2, phase=0.5)
-    return await frontier.totals(), due, await taken(frontier), hosts, versions, learned
+    return frontier.totals(), due, await taken(frontier), hosts, versions, learned
 
 
 async def compare(folder: Path, steps: list[tuple[Any, ...]]) -> None:

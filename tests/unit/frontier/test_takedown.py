@@ -40,7 +40,7 @@ async def test_a_takedown_of_a_host_is_finished_by_the_next_start(
         assert (erased, queued) == ([3], {host_id: 3})
     database._connection.close()  # the process ends here
     await frontier.open()
-    totals = await frontier.totals()
+    totals = frontier.totals()
     assert (totals.queued, totals.forgotten) == (1, 8)
     assert await frontier.take(host_id, 9, leased=()) == []
     assert list((await frontier.add([found("http://a.example/new")], now=NOW)).links_new) == [0]
@@ -72,7 +72,7 @@ async def test_forgotten_urls_of_an_older_store_count_once(path: Path) -> None:
         assert (auditor.totals()["queued"], auditor.totals()["forgotten"]) == (1, forgotten)
         auditor.close()
         await frontier.open()
-        assert (await frontier.totals()).forgotten == forgotten
+        assert (frontier.totals()).forgotten == forgotten
         await frontier.forget_url(f"https://a.example/more-{by}", now=NOW + 20)
-        assert (await frontier.totals()).forgotten == forgotten + 1
+        assert (frontier.totals()).forgotten == forgotten + 1
         await frontier.close(clean=True)

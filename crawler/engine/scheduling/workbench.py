@@ -1,0 +1,321 @@
+"""The workbench: which hosts and politeness keys are in memory.
+
+The store has all of them, and knows which keys have work and when they may be requested. Those that may be requested
+soon are in memory, up to `engine.active_hosts` hosts. There are two cases:
+1. There is room. Keys enter that have work within HORIZON_S, the longest ready first, each with a few of its hosts.
+   Nothing leaves: a host without work costs nothing but its place.
+2. There is none, and the store has keys with work. For each host that is to enter, one leaves: first those without
+   work, or that back off for longer than HORIZON_S; and if hosts in the store are ready already, those that had
+   QUANTUM requests since they entered. A key leaves with the last of its hosts.
+
+Invariants: a host in use does not leave (`Host.is_pinned`), so its visits are stored first. What a key or host learned
+enters with it again: its delay, back-off, robots verdict and limits hold as if it had never left. A key that is in
+memory has all its hosts with work there, or `has_more`.
+"""
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from crawler.core.clock import Clock
+from crawler.core.models import HostReadiness, HostRow
+from crawler.engine.pages.url_policy import RobotsCache
+from crawler.engine.scheduling.host import Host, PolitenessKey
+from crawler.engine.scheduling.host_table import HostTable
+from crawler.engine.scheduling.lease_selection import LeaseSelection
+from crawler.engine.scheduling.ready_queue import NEVER, ReadyQueue
+from crawler.engine.scheduling.restrictions import UrlLimits
+from crawler.frontier.base import Entered, Frontier, FrontierFull, HostCount, Leaving, Wanted
+
+HORIZON_S: Final = 30.0  # a host that may be requested within this time may enter, one that may not leaves first
+QUANTUM: Final = 16  # requests of a host while hosts in the store are ready
+HOSTS_OF_KEY: Final = 16  # hosts of one key that enter together, and that it has with work if it has so many
+AT_ONCE: Final = 512  # hosts that enter or leave in one transaction
+PAUSE_S: Final = 0.1  # between two transactions, while hosts must leave for others
+_LOOKED_AT: Final = 4  # hosts looked at for each that is to leave
+_FAILED_S: Final = 1.0  # until the next transaction after one that failed, or that nothing could leave for
+
+
+class Workbench:
+    """`active_hosts`: most hosts in memory, apart from those that cannot leave. `on_change` is called when hosts
+    have entered, or are to enter.
+    """
+
+    def __init__(
+        self,
+        *,
+        host_table: HostTable,
+        ready_queue: ReadyQueue,
+        lease_selection: LeaseSelection,
+        url_limits: UrlLimits,
+        rules: RobotsCache,
+        frontier: Frontier,
+        clock: Clock,
+        active_hosts: int,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._host_table = host_table
+        self._ready_queue = ready_queue
+        self._lease_selection = lease_selection
+        self._url_limits = url_limits
+        self._rules = rules
+        self._frontier = frontier
+        self._clock = clock
+        self._active_hosts = active_hosts
+        self._on_change = on_change
+        self._order: dict[Host, None] = {}  # hosts in memory, those first that may leave first
+        self._next_mono = NEVER  # when a key of the store has work, at the earliest
+        self._again_mono = 0.0  # no transaction before …
+        self._failed_mono = 0.0  # … nor before this for hosts that an operation needs
+        self._unknown: dict[PolitenessKey, None] = {}  # keys that are needed, and whose state is not read yet
+        self._short: dict[PolitenessKey, None] = {}  # keys that may have other hosts with work
+        self._needed: dict[int, None] = {}  # ids of hosts that are needed, whether they have work or not
+        self._exchanged = asyncio.Event()  # set and replaced after each transaction
+        self._is_running = False
+
+    # -- what the store has
+
+    def start(self) -> None:
+        """The store may have work."""
+        self._next_mono = self._clock.mono()
+
+    def note_counts(self, new_hosts: Iterable[HostRow] = ()) -> None:
+        """Take over what changed in the store: the queues of hosts in memory, and that others have work. Of
+        `new_hosts` those enter at once whose politeness key is in memory, while there is room.
+        """
+        for row in new_hosts:
+            key = self._host_table.known_key(row.origin)
+            has_room = len(self._host_table.hosts) < self._active_hosts
+            if key is not None and len(key.members) < HOSTS_OF_KEY and has_room and row.queued:
+                self._admit([row])
+        changed = self._frontier.take_counts()
+        for host_id, count in changed.items():
+            host = self._host_table.hosts.get(host_id)
+            if host is not None:
+                host.queued = count.queued
+                if not host.is_leaving:
+                    self._lease_selection.schedule_host(host)
+                    continue
+            if count.queued > 0:
+                self._has_work(count)
+
+    def _has_work(self, count: HostCount) -> None:
+        """A host has work that is not in memory."""
+        key = self._host_table.keys_by_id.get(count.key_id)
+        if key is None or key.is_leaving:
+            self._next_mono = min(self._next_mono, self._clock.mono())
+        else:
+            key.has_more = True
+            self._short[key] = None
+
+    def need_key(self, key: PolitenessKey) -> None:
+        """Have the state of a key read that needs a request."""
+        self._unknown[key] = None
+
+    def is_short(self, key: PolitenessKey) -> None:
+        """Have other hosts of a key read that has few hosts with work in memory."""
+        self._short[key] = None
+
+    def need_hosts(self, host_ids: Iterable[int]) -> None:
+        """Have hosts read even if no other host may enter: their URLs are subject to no limit."""
+        self._needed.update((host_id, None) for host_id in host_ids if host_id not in self._host_table.hosts)
+
+    async def load_host(self, host_id: int) -> Host | None:
+        """A host, which is read into memory if need be, and pinned: the caller must subtract from its `pins`. None if
+        it is unknown.
+        """
+        for _ in range(2):
+            host = self._host_table.hosts.get(host_id)
+            if host is not None and not host.is_leaving:
+                host.pins += 1
+                return host
+            self._needed[host_id] = None
+            while host_id in self._needed:
+                if self._is_running:
+                    await self._exchanged.wait()
+                    continue
+                await self.exchange()
+                if host_id in self._needed:  # the disk is full
+                    await asyncio.sleep(_FAILED_S)
+        return None
+
+    # -- transactions
+
+    @property
+    def next_mono(self) -> float:
+        """When a host that is not in memory may be requested, at the earliest; NEVER if none has work, or none may be
+        requested because of `scope.max_urls`.
+        """
+        return NEVER if self._url_limits.is_full else self._next_mono
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is to be read from the store now."""
+        is_wanted = self._unknown or self._short or self._needed or self.next_mono <= self._clock.mono()
+        return not (self._is_running or is_wanted)
+
+    def wait_s(self) -> float:
+        """Seconds until the next transaction."""
+        return NEVER if self._is_running else max(0.0, self._wait_mono() - self._clock.mono())
+
+    def _wait_mono(self) -> float:
+        if self._needed:
+            return self._failed_mono
+        if self._unknown or self._short:
+            return self._again_mono
+        return max(self._again_mono, self.next_mono - HORIZON_S)
+
+    def start_if_due(self, group: asyncio.TaskGroup, *, paused: bool) -> None:
+        """Start a transaction if one is due; if the crawl is paused, only for hosts that an operation needs."""
+        if not self._is_running and self._wait_mono() <= self._clock.mono() and (self._needed or not paused):
+            self._is_running = True
+            group.create_task(self.exchange(), name="workbench")
+
+    async def exchange(self) -> None:
+        """Let hosts leave and enter, in one transaction."""
+        self._is_running = True
+        mono = self._clock.mono()
+        unknown, self._unknown = self._unknown, {}
+        short, self._short = self._short, {}
+        needed = list(self._needed)
+        is_due = self.next_mono <= mono + HORIZON_S
+        room = self._active_hosts - len(self._host_table.hosts)
+        leaving = self._choose(AT_ONCE - max(0, room)) if room < AT_ONCE and (is_due or short) else []
+        room = max(0, min(AT_ONCE, room + len(leaving)))
+        if is_due and not room:  # all are in use
+            self._again_mono = mono + _FAILED_S
+        elif leaving:
+            self._again_mono = mono + PAUSE_S
+        keys = self._keys_of(leaving)
+        wanted = Wanted(
+            ready_by=self._host_table.schedule_at(mono + HORIZON_S),
+            places=room if is_due else 0,
+            hosts=HOSTS_OF_KEY,
+            names=[key.name for key in unknown],
+            host_ids=needed,
+            more={key.id: list(key.members) for key in short if not key.is_leaving},
+        )
+        for host in leaving:
+            host.is_leaving = True
+        try:
+            await self._commit(leaving, keys, wanted)
+        except FrontierFull:  # the next commit fails as well, and reports it
+            self._again_mono = self._failed_mono = self._clock.mono() + _FAILED_S
+            self._unknown.update(unknown)
+            self._short.update(short)
+        finally:
+            self._is_running = False
+            self._exchanged.set()
+            self._exchanged = asyncio.Event()
+            for key in keys:
+                key.is_leaving = False
+            for host in leaving:
+                host.is_leaving = False
+                if host.id in self._host_table.hosts:  # it did not leave
+                    self._lease_selection.schedule_host(host)
+            self._on_change()
+
+    def _choose(self, number: int) -> list[Host]:
+        """Up to `number` hosts that may leave."""
+        mono = self._clock.mono()
+        others_are_ready = self._next_mono <= mono
+        chosen: list[Host] = []
+        for host in list(itertools.islice(self._order, _LOOKED_AT * number)):
+            del self._order[host]
+            self._order[host] = None
+            if len(chosen) < number and self._may_leave(host, mono, others_are_ready=others_are_ready):
+                chosen.append(host)
+        return chosen
+
+    def _may_leave(self, host: Host, mono: float, *, others_are_ready: bool) -> bool:
+        if host.is_pinned or host.id in self._needed or self._host_table.is_suspected(host):
+            return False
+        opens_mono = max(host.key.politeness.open_mono, host.politeness.open_mono)
+        if not host.has_work or host.is_held or opens_mono > mono + HORIZON_S:
+            return True
+        return others_are_ready and host.requests >= QUANTUM
+
+    def _keys_of(self, leaving: Iterable[Host]) -> list[PolitenessKey]:
+        """The keys that leave with these hosts, and those that had no host."""
+        of_key = Counter(host.key for host in leaving)
+        keys = [key for key, number in of_key.items() if number == len(key.members)]
+        keys += self._host_table.without_hosts
+        keys = [key for key in keys if not key.auxiliary and not key.politeness.in_flight]
+        for key in keys:
+            key.is_leaving = True
+        return keys
+
+    async def _commit(self, leaving: list[Host], keys: list[PolitenessKey], wanted: Wanted) -> None:
+        table, mono = self._host_table, self._clock.mono()
+        backoffs, slow_responses = table.take_backoffs(), table.take_slow_responses()
+        left = Leaving(
+            [table.readiness(host, leaves=True) for host in leaving],
+            [self._state_of(key, mono) for key in keys],
+            backoffs,
+            slow_responses,
+        )
+        try:
+            entered = await self._frontier.exchange(left, wanted)
+            for host_id in wanted.host_ids:  # unknown ones too
+                self._needed.pop(host_id, None)
+        except FrontierFull:
+            table.give_back(backoffs, slow_responses)
+            raise
+        for host in leaving:
+            self._remove(host)
+        for key in keys:
+            table.remove_key(key)
+            self._ready_queue.remove(key)
+            if key.auxiliary:  # added meanwhile
+                table.add_unknown(key)
+                self._unknown[key] = None
+        self._add(entered)
+
+    def _state_of(self, key: PolitenessKey, mono: float) -> tuple[int, float | None, float]:
+        table = self._host_table
+        requested_at = None if key.last_end_mono is None else table.schedule_at(key.last_end_mono)
+        return key.id, requested_at, table.schedule_at(max(key.politeness.open_mono, mono))
+
+    async def store_all(self) -> None:
+        """Store the state of everything in memory, at the end of a crawl. Raises FrontierFull.
+
+        Hosts that could not be reached are tried at once by the next run: whoever starts it may have mended that.
+        """
+        table, mono = self._host_table, self._clock.mono()
+        now_at = table.schedule_at(mono)
+        hosts = [HostReadiness(host.id, now_at, has_responded=host.ever_responded) for host in table.hosts.values()]
+        keys = [self._state_of(key, mono) for key in table.keys_by_id.values()]
+        await self._frontier.exchange(
+            Leaving(hosts, keys, table.take_backoffs(), table.take_slow_responses()), Wanted()
+        )
+
+    def _remove(self, host: Host) -> None:
+        self._lease_selection.remove(host)
+        self._url_limits.reopen(host)
+        self._rules.put(host, None, stored=True)
+        self._order.pop(host, None)
+        self._host_table.remove(host)
+        host.key.has_more = True
+
+    def _add(self, entered: Entered) -> None:
+        for row in entered.keys:
+            key = self._host_table.enter(row)
+            self._admit(row.hosts)
+            self._lease_selection.schedule_key(key)
+        for key_id, (rows, has_more) in entered.more.items():
+            if (known := self._host_table.keys_by_id.get(key_id)) is not None:
+                known.has_more = has_more
+                self._admit(rows)
+        self._admit(entered.hosts)
+        if entered.next_at is None:
+            self._next_mono = NEVER
+        else:
+            self._next_mono = self._host_table.mono_of(entered.next_at)
+        self.note_counts()
+
+    def _admit(self, rows: Iterable[HostRow]) -> None:
+        for host in self._host_table.admit(rows):
+            self._order[host] = None
+            self._lease_selection.schedule_host(host)
