@@ -4,9 +4,9 @@ The store has all of them, and knows which keys have work and when they may be r
 soon are in memory, up to `engine.active_hosts` hosts. There are two cases:
 1. There is room. Keys enter that have work within HORIZON_S, the longest ready first, each with a few of its hosts.
    Nothing leaves: a host without work costs nothing but its place.
-2. There is none, and the store has keys with work. For each host that is to enter, one leaves: first those without
-   work, or that back off for longer than HORIZON_S; and if hosts in the store are ready already, those that had
-   QUANTUM requests since they entered. A key leaves with the last of its hosts.
+2. There is none, and the store has keys with work. For each host that is to enter, one leaves. A key leaves with all of
+   its hosts if none of them has work, if it backs off for longer than HORIZON_S, or if keys in the store are ready and
+   it had its turn: QUANTUM requests for each of its hosts with work. Of other keys, hosts without URLs leave.
 
 Invariants: a host in use does not leave (`Host.is_pinned`), so its visits are stored first. What a key or host learned
 enters with it again: its delay, back-off, robots verdict and limits hold as if it had never left. A key that is in
@@ -30,11 +30,11 @@ from crawler.engine.scheduling.restrictions import UrlLimits
 from crawler.frontier.base import Entered, Frontier, FrontierFull, HostCount, Leaving, Wanted
 
 HORIZON_S: Final = 30.0  # a host that may be requested within this time may enter, one that may not leaves first
-QUANTUM: Final = 16  # requests of a host while hosts in the store are ready
+QUANTUM: Final = 16  # requests of a host while keys in the store are ready
 HOSTS_OF_KEY: Final = 16  # hosts of one key that enter together, and that it has with work if it has so many
 AT_ONCE: Final = 512  # hosts that enter or leave in one transaction
 PAUSE_S: Final = 0.1  # between two transactions, while hosts must leave for others
-_LOOKED_AT: Final = 4  # hosts looked at for each that is to leave
+_LOOKED_AT: Final = 4  # keys looked at for each host that is to leave
 _FAILED_S: Final = 1.0  # until the next transaction after one that failed, or that nothing could leave for
 
 
@@ -65,7 +65,7 @@ class Workbench:
         self._clock = clock
         self._active_hosts = active_hosts
         self._on_change = on_change
-        self._order: dict[Host, None] = {}  # hosts in memory, those first that may leave first
+        self._order: dict[PolitenessKey, None] = {}  # keys in memory, those first that are looked at first
         self._next_mono = NEVER  # when a key of the store has work, at the earliest
         self._again_mono = 0.0  # no transaction before …
         self._failed_mono = 0.0  # … nor before this for hosts that an operation needs
@@ -78,8 +78,11 @@ class Workbench:
     # -- what the store has
 
     def start(self) -> None:
-        """The store may have work."""
+        """The store may have work, of keys in memory too."""
         self._next_mono = self._clock.mono()
+        for key in self._host_table.keys_by_id.values():
+            key.has_more = True
+            self._short[key] = None
 
     def note_counts(self, new_hosts: Iterable[HostRow] = ()) -> None:
         """Take over what changed in the store: the queues of hosts in memory, and that others have work. Of
@@ -195,7 +198,7 @@ class Workbench:
             hosts=HOSTS_OF_KEY,
             names=[key.name for key in unknown],
             host_ids=needed,
-            more={key.id: list(key.members) for key in short if not key.is_leaving},
+            more={key.id: list(key.members) for key in short if self._stays(key)},
         )
         for host in leaving:
             host.is_leaving = True
@@ -218,24 +221,35 @@ class Workbench:
             self._on_change()
 
     def _choose(self, number: int) -> list[Host]:
-        """Up to `number` hosts that may leave."""
+        """Hosts that may leave: `number`, or a few more."""
         mono = self._clock.mono()
         others_are_ready = self._next_mono <= mono
         chosen: list[Host] = []
-        for host in list(itertools.islice(self._order, _LOOKED_AT * number)):
-            del self._order[host]
-            self._order[host] = None
-            if len(chosen) < number and self._may_leave(host, mono, others_are_ready=others_are_ready):
-                chosen.append(host)
+        for key in list(itertools.islice(self._order, _LOOKED_AT * number)):
+            if len(chosen) >= number:
+                break
+            del self._order[key]
+            self._order[key] = None
+            chosen += self._may_leave(key, mono, others_are_ready=others_are_ready)
         return chosen
 
-    def _may_leave(self, host: Host, mono: float, *, others_are_ready: bool) -> bool:
-        if host.is_pinned or host.id in self._needed or self._host_table.is_suspected(host):
-            return False
-        opens_mono = max(host.key.politeness.open_mono, host.politeness.open_mono)
-        if not host.has_work or host.is_held or opens_mono > mono + HORIZON_S:
-            return True
-        return others_are_ready and host.requests >= QUANTUM
+    def _may_leave(self, key: PolitenessKey, mono: float, *, others_are_ready: bool) -> list[Host]:
+        """The hosts of a key that may leave: all of them, or else those that have nothing to do."""
+        hosts = [self._host_table.hosts[host_id] for host_id in key.members]
+        free = [host for host in hosts if not self._is_in_use(host)]
+        working = [host for host in hosts if host.has_work]
+        opens_mono = min((host.politeness.open_mono for host in working), default=NEVER)
+        is_far = max(opens_mono, key.politeness.open_mono) > mono + HORIZON_S or all(host.is_held for host in working)
+        had_turn = others_are_ready and sum(host.requests for host in hosts) >= QUANTUM * len(working)
+        if len(free) == len(hosts) and not key.auxiliary and not key.politeness.in_flight and (is_far or had_turn):
+            return hosts
+        return [host for host in free if not host.has_work and not (host.queued or host.has_suspects)]
+
+    def _is_in_use(self, host: Host) -> bool:
+        return host.is_pinned or host.id in self._needed or self._host_table.is_suspected(host)
+
+    def _stays(self, key: PolitenessKey) -> bool:
+        return self._host_table.keys_by_id.get(key.id) is key and not key.is_leaving
 
     def _keys_of(self, leaving: Iterable[Host]) -> list[PolitenessKey]:
         """The keys that leave with these hosts, and those that had no host."""
@@ -267,6 +281,7 @@ class Workbench:
             self._remove(host)
         for key in keys:
             table.remove_key(key)
+            self._order.pop(key, None)
             self._ready_queue.remove(key)
             if key.auxiliary:  # added meanwhile
                 table.add_unknown(key)
@@ -295,9 +310,7 @@ class Workbench:
         self._lease_selection.remove(host)
         self._url_limits.reopen(host)
         self._rules.put(host, None, stored=True)
-        self._order.pop(host, None)
         self._host_table.remove(host)
-        host.key.has_more = True
 
     def _add(self, entered: Entered) -> None:
         for row in entered.keys:
@@ -317,5 +330,5 @@ class Workbench:
 
     def _admit(self, rows: Iterable[HostRow]) -> None:
         for host in self._host_table.admit(rows):
-            self._order[host] = None
+            self._order[host.key] = None
             self._lease_selection.schedule_host(host)

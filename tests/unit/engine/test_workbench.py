@@ -1,0 +1,153 @@
+"""The workbench: few hosts in memory are as good as all of them, whatever leaves and enters."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from crawler.core.enums import StoppedBy, TaskKind
+from crawler.core.models import FetchResult, Origin, Task
+from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.engine.options import EngineOptions
+from crawler.engine.scheduling.workbench import QUANTUM
+from crawler.frontier.base import BlockedHost
+from tests.support.engine import Harness
+from tests.support.quick_frontier import QuickFrontier
+from tests.support.scripted_web import page, response
+from tests.support.virtual_time import elapse, run
+
+DELAYED = PolitenessOptions(delay_s=1.0, address_delay_s=0.0, adaptive=False)
+ALL = ScopeOptions(hosts=("*.test",))
+
+
+def options(active_hosts: int, **more: object) -> EngineOptions:
+    return EngineOptions(workers=8, linger_s=600.0, min_free=0, active_hosts=active_hosts, **more)  # type: ignore[arg-type]
+
+
+def names(domains: int, hosts: int) -> list[str]:
+    return [f"https://h{host}.d{domain}.test" for domain in range(domains) for host in range(hosts)]
+
+
+def engine_of(
+    origins: list[str],
+    active_hosts: int,
+    *,
+    pages: int,
+    frontier: QuickFrontier | None = None,
+    scope: ScopeOptions = ALL,
+) -> Harness:
+    """Every host has `pages` pages, which its front page links to."""
+    engine = Harness(
+        *(f"{origin}/" for origin in origins),
+        politeness=DELAYED,
+        scope=scope,
+        engine=options(active_hosts),
+        frontier=frontier or QuickFrontier(),
+    )
+
+    def respond(origin: Origin, task: Task) -> FetchResult:
+        if task.kind is TaskKind.ROBOTS:
+            return response(404)
+        return response(200, page(*(f"{origin}/{n}" for n in range(pages - 1))))
+
+    engine.web.other = respond
+    return engine
+
+
+@pytest.mark.parametrize(("domains", "hosts", "active_hosts"), [(30, 1, 4), (4, 9, 3), (1, 40, 2), (1, 40, 20)])
+def test_every_url_is_fetched_with_few_hosts_in_memory(domains: int, hosts: int, active_hosts: int) -> None:
+    """Of many domains, of some with several hosts, and of one with many; memory stays bounded."""
+
+    async def main() -> None:
+        origins = names(domains, hosts)
+        engine = engine_of(origins, active_hosts, pages=25)
+        most = 0
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, len(engine.host_table.hosts))
+                await elapse(0.05)
+
+        watching = asyncio.ensure_future(watch())
+        assert await engine.run() is StoppedBy.EMPTY
+        watching.cancel()
+        assert len(set(engine.web.page_urls)) == len(engine.web.page_urls) == len(origins) * 25
+        assert most <= active_hosts + 2 * 16  # those of a key enter together
+        assert len(engine.host_table.hosts) <= len(engine.host_table.keys_by_id) * 16
+
+    run(main())
+
+
+def test_hosts_that_wait_are_requested_in_turn() -> None:
+    """None gets more than its turn, twice over, before each was requested once."""
+
+    async def main() -> None:
+        origins = names(40, 1)
+        engine = engine_of(origins, 5, pages=400)
+        crawling = asyncio.ensure_future(engine.run())
+        requested: Counter[str] = Counter()
+        while len(requested) < len(origins):
+            await elapse(5.0)
+            requested = Counter(str(one.origin) for one in engine.web.requests)
+            assert engine.clock.mono() < 40 / 5 * QUANTUM * 2
+        engine.crawl.drain()
+        await crawling
+        assert max(requested.values()) <= 2 * QUANTUM + 4
+
+    run(main())
+
+
+def test_a_crawl_that_is_killed_goes_on_where_it_was() -> None:
+    """Hosts that were in memory, and those that were not."""
+
+    async def main() -> None:
+        origins, frontier = names(20, 2), QuickFrontier()
+        fetched: Counter[str] = Counter()
+        for kills in range(4):
+            engine = engine_of(origins, 3, pages=6, frontier=frontier)
+            await engine.open()
+            crawling = asyncio.ensure_future(engine.crawl.run())
+            if kills < 3:
+                await elapse(15.0)
+                crawling.cancel()
+                await asyncio.wait({crawling})
+                await frontier.close(clean=False)
+            else:
+                assert await crawling is StoppedBy.EMPTY
+                await engine.close()
+            fetched.update(engine.settled.keys())
+        assert set(fetched) == {f"{origin}/{page}" for origin in origins for page in ("", *range(5))}
+        assert set(fetched.values()) == {1}
+
+    run(main())
+
+
+def test_what_a_block_or_a_limit_holds_leaves_memory_and_comes_back() -> None:
+    """No request is made for it meanwhile, and none of its URLs is lost."""
+
+    async def main() -> None:
+        origins, frontier = names(20, 1), QuickFrontier()
+        few = ScopeOptions(hosts=("*.test",), max_urls_per_host=3)
+        engine = engine_of(origins, 2, pages=6, frontier=frontier, scope=few)
+        await engine.open()
+        await frontier.block(BlockedHost("d7.test", "domain", 0.0, ""))
+        engine.host_table.blocklist.load(await frontier.blocks())
+        engine.scheduler.blocklist_changed()
+        assert await engine.crawl.run() is StoppedBy.MAX_URLS
+        requested = Counter(str(one.origin) for one in engine.web.requests if one.task.kind is TaskKind.PAGE)
+        assert requested == {origin: 3 for origin in origins if ".d7." not in origin}
+        parked = await frontier.parked()
+        assert parked["limit"][0] + len(engine.host_table.hosts) >= len(origins) - 1
+        await engine.close()
+        await frontier.close(clean=True)
+        again = engine_of(origins, 2, pages=6, frontier=frontier)
+        await again.open()
+        await frontier.unblock("d7.test")
+        again.host_table.blocklist.load(await frontier.blocks())
+        again.scheduler.blocklist_changed()
+        await again.scheduler.unpark("blocked")
+        assert await again.crawl.run() is StoppedBy.EMPTY
+        assert len(set(again.web.page_urls) | set(engine.web.page_urls)) == 20 * 6
+
+    run(main())
