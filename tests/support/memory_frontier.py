@@ -147,6 +147,8 @@ class MemoryFrontier:
         self._key_name = key_name
         self._politeness_keys: dict[int, KeptKey] = {}
         self._changed: set[int] = set()
+        # Host id → its queued URLs and suspects before the transaction, and how many are queued again.
+        self._in_transaction: dict[int, list[int]] = {}
         self._schedule_at = 0.0
         self._last_visit_at: float | None = None
         self._urls: dict[int, KeptUrl] = {}
@@ -205,7 +207,9 @@ class MemoryFrontier:
         self._check_open()
         new_hosts: list[KeptHost] = []
         queued: Counter[int] = Counter()
+        self._commit()
         links_new = [self._insert(one, None, new_hosts, queued) for one in discovered]
+        self._commit()
         return Receipt(links_new, queued, [host.as_row() for host in new_hosts])
 
     async def settle(self, batch: Batch) -> Receipt:
@@ -215,6 +219,7 @@ class MemoryFrontier:
         self._put_sink_files(batch.sink_files)
         new_hosts: list[KeptHost] = []
         queued: Counter[int] = Counter()
+        self._commit()
         last_id = len(self._urls)
         links_new = []
         self._schedule_at = max(self._schedule_at, batch.schedule_at)
@@ -243,6 +248,7 @@ class MemoryFrontier:
             pages = self._templates.get((one.host_id, one.template), TemplateRow(0, "")).pages
             self._templates[one.host_id, one.template] = replace(one, pages=pages)
         suspects, linked, trial_links = self._put_notes(batch.settlements, last_id, queued)
+        self._commit()
         changed, self._robots_changed = self._robots_changed, []
         rows = [host.as_row() for host in new_hosts]
         return Receipt(links_new, queued, rows, changed, suspects, linked, trial_links)
@@ -299,6 +305,7 @@ class MemoryFrontier:
     # -- hosts and keys in memory
 
     def take_counts(self) -> dict[int, HostCount]:
+        self._commit()
         changed, self._changed = self._changed, set()
         return {id_: HostCount(self._hosts_by_id[id_].counts.queued, self._key_id(id_)) for id_ in changed}
 
@@ -313,6 +320,7 @@ class MemoryFrontier:
 
     async def exchange(self, leaving: Leaving, wanted: Wanted) -> Entered:
         self._check_open()
+        self._commit()
         self._put_backoffs(leaving.backoffs, leaving.slow_responses)
         named = [self._hosts_by_id[host_id] for host_id in wanted.host_ids if host_id in self._hosts_by_id]
         names = [*wanted.names, *(self._key_name(one.row.origin.host) for one in named)]
@@ -377,6 +385,7 @@ class MemoryFrontier:
         return tuple(host.as_row() for host in found[:limit]), len(found) > limit
 
     async def unpark(self, parked: str, *, at: float, host_ids: Collection[int] | None = None) -> int:
+        self._commit()
         found = [
             host
             for host_id, host in self._hosts_by_id.items()
@@ -387,6 +396,7 @@ class MemoryFrontier:
         return len(found)
 
     async def parked(self) -> dict[str, tuple[int, int]]:
+        self._commit()
         found: dict[str, tuple[int, int]] = {}
         for host in self._hosts.values():
             if host.parked is not None and host.counts.queued:
@@ -395,15 +405,18 @@ class MemoryFrontier:
         return found
 
     async def hosts_named(self, host: str) -> list[HostRow]:
+        self._commit()
         return [one.as_row() for origin, one in self._hosts.items() if origin.host == host]
 
     async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
+        self._commit()
         found = [
             one for host_id, one in self._hosts_by_id.items() if host_id > after and (one.has_work or not with_work)
         ]
         return [one.as_row() for one in found[:limit]]
 
     async def host_rows_of(self, host_ids: Collection[int]) -> list[HostRow]:
+        self._commit()
         return [one.as_row() for host_id, one in self._hosts_by_id.items() if host_id in host_ids]
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
@@ -725,6 +738,7 @@ class MemoryFrontier:
         return totals_from(counts, self._marks)
 
     async def find_host(self, origin: Origin) -> HostRow | None:
+        self._commit()
         host = self._hosts.get(origin)
         return None if host is None else host.as_row()
 
@@ -767,16 +781,25 @@ class MemoryFrontier:
         return 1
 
     def _count(self, host_id: int, *, queued: int = 0, suspects: int = 0, again: bool = False) -> None:
-        """Count a change of what a host has to do. With new work it is ready, unless it backs off or waits."""
+        """Count a change of what a host has to do, within a transaction."""
         host = self._hosts_by_id[host_id]
-        had_work = host.has_work
+        before = self._in_transaction.setdefault(host_id, [host.counts.queued, host.counts.suspects, 0])
+        before[2] += again
         host.counts.queued += queued
         host.counts.suspects += suspects
-        self._changed.add(host_id)
-        if (queued > 0 and host.parked == "traps") or (again and host.parked == "limit"):
-            host.parked, host.ready_at = None, self._schedule_at
-        elif host.has_work and not had_work:
-            host.ready_at = max(host.ready_at, self._schedule_at)
+
+    def _commit(self) -> None:
+        """End a transaction: a host with new work is ready, unless it backs off or waits for an event."""
+        for host_id, (queued, suspects, again) in self._in_transaction.items():
+            host = self._hosts_by_id[host_id]
+            more = host.counts.queued - queued
+            if more or host.counts.suspects != suspects:
+                self._changed.add(host_id)
+            if (more > 0 and host.parked == "traps") or (again and host.parked == "limit"):
+                host.parked, host.ready_at = None, self._schedule_at
+            elif host.has_work and not queued + suspects and more + host.counts.suspects - suspects > 0:
+                host.ready_at = max(host.ready_at, self._schedule_at)
+        self._in_transaction.clear()
 
     def _erase(self, url: KeptUrl, now: float) -> None:
         if url.record is not None:

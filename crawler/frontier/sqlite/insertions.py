@@ -75,7 +75,8 @@ class PendingChange:
         self.counts[state] = self.counts.get(state, 0) + count
 
     def receipt(self, links_new: Sequence[int]) -> Receipt:
-        rows = [replace(row, queued=self.hosts[row.id].queued) for row in self.new_hosts]
+        counts = [(row, self.hosts[row.id].queued) for row in self.new_hosts]
+        rows = [replace(row, queued=n, ready_at=self.schedule_at if n else 0.0) for row, n in counts]
         return Receipt(links_new, self.queued, rows, self.robots_changed, self.suspects, self.linked, self.trial_links)
 
 

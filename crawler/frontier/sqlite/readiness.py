@@ -85,21 +85,22 @@ def leave(database: Database, leaving: Leaving) -> None:
 
 def enter(database: Database, wanted: Wanted, name_of: Callable[[str], str]) -> Entered:
     """Read what enters memory, and make its keys active."""
-    ready: list[int] = orjson.loads(database.get(sql.READY_KEYS, (wanted.ready_by, wanted.places)))
     named: list[HostRow] = []
     if wanted.host_ids:
         rows_of = orjson.loads(database.get(sql.HOSTS_OF_IDS, (json_list(list(wanted.host_ids)),)))
         named = [host_row(columns) for columns in rows_of]
     names = {name_hash(name): name for name in (*wanted.names, *(name_of(row.origin.host) for row in named))}
-    active = set(orjson.loads(database.get(sql.ACTIVE_KEYS, (json_list(list(names)),)))) if named else set()
-    names = {id_: name for id_, name in names.items() if id_ not in active}
     if names:
+        active = set(orjson.loads(database.get(sql.ACTIVE_KEYS, (json_list(list(names)),))))
+        names = {id_: name for id_, name in names.items() if id_ not in active}
         database.run(sql.ADD_KEYS, (json_list(list(names)),))
     hosts_of = {id_: _hosts_of(database, id_, (), wanted.hosts) for id_ in names}
     places = wanted.places
-    for id_ in ready:
+    for id_ in orjson.loads(database.get(sql.READY_KEYS, (wanted.ready_by, places + len(names)))) if places else ():
         if places <= 0:
             break
+        if id_ in names:
+            continue
         hosts_of[id_] = _hosts_of(database, id_, (), wanted.hosts)
         if hosts := hosts_of[id_][0]:
             places -= len(hosts)

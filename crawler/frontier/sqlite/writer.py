@@ -350,17 +350,17 @@ class Writer:
             marks = self._marks + change.marks
             if change.marks or not self._marks_stored:
                 self._db.run(sql.PUT_META, (MARKS, str(marks)))
-            schedule_at = max(self.schedule_at, change.schedule_at)
-            last_visit_at = self.last_visit_at
+            times = max(self.schedule_at, change.schedule_at), self.last_visit_at
             if change.last_visit_at is not None:
-                last_visit_at = max(change.last_visit_at, last_visit_at or 0.0)
-                self._db.run(sql.PUT_META, (TIMES, json_list([schedule_at, last_visit_at])))
+                times = times[0], max(change.last_visit_at, self.last_visit_at or 0.0)
+            if times != (self.schedule_at, self.last_visit_at):
+                self._db.run(sql.PUT_META, (TIMES, json_list(times)))
             totals = ("totals", orjson.dumps({str(k): n for k, n in change.counts.items()}).decode())
             if change.counters is None:
                 self._db.run(sql.PUT_META, totals)
             else:  # one statement: see Database.run_many
                 self._db.run(sql.PUT_META_TWICE, (*totals, "counters", change.counters))
-        self.schedule_at, self.last_visit_at = schedule_at, last_visit_at
+        self.schedule_at, self.last_visit_at = times
         self._changed = self._changed | changed  # replaced, since `take_counts` runs in another thread
         self._counts = change.counts
         self._marks, self._marks_stored = marks, True
@@ -443,7 +443,7 @@ class Writer:
 
     def _add_to_hosts(self, change: PendingChange) -> dict[int, HostCount]:
         """Store the changes of hosts. Returns the counts of those whose queue changed."""
-        now = max(self.schedule_at, change.schedule_at)
+        change.schedule_at = now = max(self.schedule_at, change.schedule_at)
         flat: list[Any] = []
         for host_id, one in change.hosts.items():
             flat += (host_id, one.queued, one.fetched, one.ok, one.errors, one.bytes, one.last_at, one.suspects,

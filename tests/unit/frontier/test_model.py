@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from crawler.core.enums import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
 from crawler.core.models import (
+    UNTIL_EVENT,
     Backoff,
     Counters,
     Denied,
     Failed,
+    HostReadiness,
     NotModified,
     Outcome,
     PageHistory,
@@ -25,8 +27,8 @@ from crawler.core.models import (
     SitemapHint,
     Task,
 )
-from crawler.core.url import kind_key_of
-from crawler.frontier.base import EndedWith, Frontier
+from crawler.core.url import kind_key_of, name_hash, registrable_domain
+from crawler.frontier.base import EndedWith, Entered, Frontier, HostCount, Leaving, Wanted
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.frontiers import NOW, batch, fast_folder, found, response, takedowns, visit
 from tests.support.memory_frontier import MemoryFrontier
@@ -91,6 +93,8 @@ VISITS = st.tuples(
     st.sampled_from((None, "sha256:A", "sha256:B")),
     HISTORIES,
 )
+PARKED = (None, "blocked", "limit", "traps", "backoff", "robots")
+NAMES = st.lists(st.sampled_from(("b.example", "never.example")), max_size=1)
 STEPS = st.one_of(
     st.tuples(st.just("add"), st.lists(URLS, max_size=6)),
     st.tuples(
@@ -101,6 +105,7 @@ STEPS = st.one_of(
             st.builds(Backoff, st.sampled_from(HOSTS), st.sampled_from((0, NOW)), st.integers(1, 3), st.just("503")),
             max_size=3,
         ),
+        TIMES,
     ),
     st.tuples(
         st.just("requeue"),
@@ -119,8 +124,55 @@ STEPS = st.one_of(
     st.tuples(st.just("promote"), TIMES, st.integers(1, 4), st.booleans()),
     st.tuples(st.just("file"), st.sampled_from("12"), st.sampled_from(SinkFileState), st.integers(0, 99)),
     st.tuples(st.just("refused"), st.integers(0, 30)),
+    st.tuples(
+        st.just("exchange"),
+        st.builds(Wanted, TIMES, st.integers(0, 3), st.integers(1, 2), NAMES, st.lists(st.integers(1, 5), max_size=1)),
+        st.lists(st.tuples(st.integers(0, 9), TIMES, st.sampled_from(PARKED)), max_size=2),  # keys that leave
+        st.integers(0, 9),  # a key that stays, and whose other hosts are to enter
+    ),
+    st.tuples(st.just("unpark"), st.sampled_from(PARKED[1:]), TIMES, st.sampled_from((None, (1, 3)))),
     st.tuples(st.just("reopen"), st.booleans()),
 )
+
+
+class InMemory:
+    """A frontier, and which keys and hosts its crawl has in memory: id of a key → ids of its hosts."""
+
+    def __init__(self, frontier: Frontier) -> None:
+        self.frontier = frontier
+        self.keys: dict[int, set[int]] = {}
+        self.counts: dict[int, HostCount] = {}
+
+    def take_counts(self) -> dict[int, HostCount]:
+        """The hosts with queued URLs, by what was taken so far."""
+        self.counts |= self.frontier.take_counts()
+        return {host_id: count for host_id, count in self.counts.items() if count.queued}
+
+    async def exchange(self, wanted: Wanted, leaves: list[tuple[int, float, str | None]], stays: int) -> Entered:
+        hosts: list[HostReadiness] = []
+        keys: dict[int, tuple[int, float | None, float]] = {}
+        needed = {name_hash(registrable_domain(row.origin.host))
+                  for row in await self.frontier.host_rows_of(wanted.host_ids)}  # fmt: skip
+        active = sorted(self.keys.keys() - needed)
+        for place, at, parked in leaves if active else ():
+            key_id = active[place % len(active)]
+            if key_id in keys:
+                continue
+            ready_at = UNTIL_EVENT if parked in ("blocked", "limit", "traps") else at
+            hosts += [HostReadiness(id_, ready_at, parked, place % 2, "reset", place > 4) for id_ in self.keys[key_id]]
+            keys[key_id] = (key_id, at if place % 3 else None, at)
+        others = sorted(self.keys.keys() - keys.keys())
+        more = {} if not others else {(key_id := others[stays % len(others)]): sorted(self.keys[key_id])}
+        entered = await self.frontier.exchange(Leaving(hosts, list(keys.values())), replace(wanted, more=more))
+        for key_id in keys:
+            del self.keys[key_id]
+        for key in entered.keys:
+            self.keys[key.id] = {row.id for row in key.hosts}
+        for key_id, (rows, _) in entered.more.items():
+            self.keys[key_id] |= {row.id for row in rows}
+        for row in entered.hosts:
+            self.keys[name_hash(registrable_domain(row.origin.host))].add(row.id)
+        return replace(entered, keys=sorted(entered.keys, key=lambda key: key.id), more=dict(entered.more))
 
 
 async def taken(frontier: Frontier) -> list[tuple[int, Task]]:
@@ -130,13 +182,19 @@ async def taken(frontier: Frontier) -> list[tuple[int, Task]]:
     ]
 
 
-async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
+async def run(memory: InMemory, step: tuple[Any, ...]) -> Any:
     """Run one step. Returns all that a caller can see of it."""
+    frontier = memory.frontier
     match step:
+        case ("exchange", wanted, leaves, stays):
+            entered = await memory.exchange(wanted, leaves, stays)
+            return entered.keys, entered.more, list(entered.hosts), entered.next_at
+        case ("unpark", parked, at, host_ids):
+            return await frontier.unpark(parked, at=at, host_ids=host_ids)
         case ("add", urls):
             receipt = await frontier.add(urls, now=NOW)
             return list(receipt.links_new), receipt.queued, list(receipt.hosts)
-        case ("settle", visits, robots, backoffs):
+        case ("settle", visits, robots, backoffs, schedule_at):
             tasks = await taken(frontier)
             settled: dict[int, Settlement] = {}
             written: dict[int, RecordLocation | None] = {}
@@ -166,6 +224,8 @@ async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
                     counters=Counters(pages=len(visits)) if visits else None,
                     scope_hosts=[backoff.key for backoff in backoffs],
                     hint_after_s=5.0 if len(visits) % 2 else None,
+                    schedule_at=schedule_at,
+                    requested=[(key_id, schedule_at) for key_id in sorted(memory.keys)[:1]],
                 )
             )
             return list(receipt.links_new), receipt.queued, list(receipt.hosts)
@@ -190,18 +250,21 @@ async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
                 return "refused"
         case ("reopen", clean):
             await frontier.close(clean=clean)
+            memory.keys.clear()
             return await frontier.open()
     raise AssertionError(step)
 
 
-async def look(frontier: Frontier) -> Any:
+async def look(memory: InMemory) -> Any:
     """The results of calls that are possible at any time."""
+    frontier = memory.frontier
     origins = [found(f"{scheme}://{host}/").origin for scheme in ("http", "https") for host in HOSTS]
     hosts = [await frontier.find_host(origin) for origin in origins]
     versions = [await frontier.robots_versions(host_id) for host_id in range(1, 9)]
     due = await frontier.next_due(), await frontier.next_revisit()
     learned = await frontier.visited_pages(blocks=2, rows=2, phase=0.5)
-    return frontier.totals(), due, await taken(frontier), hosts, versions, learned
+    counts = memory.take_counts(), await frontier.parked()
+    return frontier.totals(), counts, due, await taken(frontier), hosts, versions, learned
 
 
 async def compare(folder: Path, steps: list[tuple[Any, ...]]) -> None:
@@ -209,8 +272,9 @@ async def compare(folder: Path, steps: list[tuple[Any, ...]]) -> None:
     for frontier in frontiers:
         await frontier.open()
     try:
+        crawls = [InMemory(frontier) for frontier in frontiers]
         for step in [*steps, ("reopen", True)]:
-            sqlite, memory = [(await run(frontier, step), await look(frontier)) for frontier in frontiers]
+            sqlite, memory = [(await run(crawl, step), await look(crawl)) for crawl in crawls]
             assert sqlite == memory, step
     finally:
         for frontier in frontiers:
