@@ -268,6 +268,10 @@ class Engine:
         judged = [(one, _judge_seed(one, self.url_policy.scope)) for one in _seeds_of(self.options)]
         seeds = [one for one, denied in judged if denied is None]
         self.scheduler.discoveries_stored(await self.frontier.add(seeds, now=self.clock.now()))
+        limits = repr(_limits_of(self.options)).encode()
+        if await self.frontier.stored_value("limits") != limits:  # hosts that the last run's limits hold are free
+            await self.scheduler.unpark("limit")
+            await self.frontier.store_value("limits", limits)
         await self.scheduler.start()
         taken_down = await self.frontier.forgotten(seeds[:_SEEDS_LOOKED_UP])
         self.health.check()
