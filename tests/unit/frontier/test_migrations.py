@@ -6,10 +6,10 @@ from pathlib import Path
 import apsw
 import pytest
 
-from crawler.frontier.base import EndedWith
+from crawler.frontier.base import EndedWith, Leaving, Wanted
 from crawler.frontier.sqlite.database import MIGRATIONS, Database
 from crawler.frontier.sqlite.store import SqliteFrontier
-from tests.support.frontiers import FaultyFiles, copy_store, fast_folder
+from tests.support.frontiers import NOW, FaultyFiles, copy_store, fast_folder, found
 
 # A store as version 1 left it: one URL of each state, a host with its counts.
 VERSION_1 = """
@@ -46,12 +46,14 @@ def make_version_1(path: Path) -> None:
     database.close()
 
 
-async def check_upgraded(path: Path) -> None:
-    """The store has the newest version, and nothing is lost."""
+async def check_upgraded(path: Path, *, was_opened: bool = False) -> None:
+    """The store has the newest version, and nothing is lost. `was_opened`: it may have been opened, and not closed."""
     frontier = SqliteFrontier(path)
     recovered = await frontier.open()
-    assert recovered.clean
+    assert recovered.clean or was_opened
     assert [(row.queued, row.fetched) for row in await frontier.host_rows(after=0, limit=9)] == [(1, 4)]
+    (key,) = (await frontier.exchange(Leaving(), Wanted(places=9))).keys
+    assert [(key.name, row.id, row.queued) for row in key.hosts] == [("a.example", 1, 1)]
     assert [task.id for task in await frontier.take(1, 9, leased=())] == [5]
     assert await frontier.requeue(EndedWith(("reset",))) == {1: 2}
     tasks = {task.id: (task.visits, task.attempt) for task in await frontier.take(1, 9, leased=())}
@@ -76,11 +78,44 @@ async def test_a_kill_at_any_write_of_a_migration_loses_nothing(folder: Path, fi
         copy_store(path, crashed[-1])
 
     files.before = crash
-    Database(path, vfs=files.name).close()
+    frontier = SqliteFrontier(path, vfs=files.name)
+    await frontier.open()
     files.before = None
-    assert len(crashed) > 5
+    await frontier.close(clean=True)
+    assert len(crashed) > 15
     for one in [*crashed, path]:
-        await check_upgraded(one)
+        await check_upgraded(one, was_opened=True)
+
+
+async def test_another_politeness_key_is_given_to_all_hosts_after_a_kill_at_any_write(
+    folder: Path, files: FaultyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """politeness.key was changed: whichever it is at the next start, every host with work is found by it."""
+    monkeypatch.setattr("crawler.frontier.sqlite.readiness.SLICE", 2)
+    path = folder / "frontier.db"
+    urls = [found(f"https://{host}.{domain}.example/") for host in "xyz" for domain in "ab"]
+    frontier = SqliteFrontier(path, politeness_key="domain")
+    await frontier.open()
+    await frontier.add(urls, now=NOW)
+    await frontier.close(clean=True)
+    crashed: list[Path] = []
+
+    def crash(_call: str) -> None:
+        crashed.append(folder / f"crashed-{len(crashed)}" / path.name)
+        copy_store(path, crashed[-1])
+
+    files.before = crash
+    frontier = SqliteFrontier(path, politeness_key="host", vfs=files.name)
+    await frontier.open()
+    files.before = None
+    await frontier.close(clean=True)
+    for number, one in enumerate([*crashed, path]):
+        mode, keys = ("host", 6) if number % 2 else ("domain", 2)
+        frontier = SqliteFrontier(one, politeness_key=mode)
+        await frontier.open()
+        entered = await frontier.exchange(Leaving(), Wanted(NOW, places=9, hosts=9))
+        assert (len(entered.keys), sum(len(key.hosts) for key in entered.keys)) == (keys, 6)
+        await frontier.close(clean=True)
 
 
 @pytest.mark.parametrize("call", ["write", "sync"])
