@@ -20,7 +20,8 @@ from crawler.engine.operations import (
     add,
     drop_forgotten,
     forget,
-    host_names,
+    host_ids,
+    hosts_below,
     hosts_covered,
     judge_added,
     parse_endings,
@@ -29,7 +30,6 @@ from crawler.engine.operations import (
 )
 from crawler.engine.scheduling.restrictions import MAX_REASON, block_of, block_result, blocked_name
 from crawler.frontier.base import BlockedHost, FrontierFull
-from crawler.inspection.log.query import host_test
 
 QUIET: Final = frozenset({"status", "ping"})  # not logged: `crawler top` sends them every second
 
@@ -132,9 +132,7 @@ class Commands:
         except ValueError as error:
             raise CommandRefused(str(error)) from None
         if hosts := _text_or_list(arguments, "host"):
-            is_one = host_test(tuple(hosts))
-            names = await _stored(host_names(self._frontier, lambda name: is_one(name.strip("[]"))))
-            wanted = replace(wanted, host_ids=tuple(names))
+            wanted = replace(wanted, host_ids=await _stored(host_ids(self._frontier, hosts)))
             if not wanted.host_ids:
                 raise CommandRefused(f"the store knows no host {' or '.join(hosts)}", Exit.FINDINGS)
         counts = await _stored(self._frontier.requeue(wanted, dry_run=dry_run))
@@ -155,8 +153,8 @@ class Commands:
             async with self._scheduler.without_prefetch(host for host in hosts if host.origin.host == target.host):
                 erased = await _stored(forget(self._frontier, target, self._clock.now()))
                 drop_forgotten(self._scheduler, erased)
-            below = {} if target.url is not None else await _stored(host_names(self._frontier, target.has_below))
-            done.append(takedown_result(target, erased, len(set(below.values()))))
+            below = await _stored(hosts_below(self._frontier, target))
+            done.append(takedown_result(target, erased, below))
         return {"forgotten": done}
 
     async def _reload(self, arguments: Arguments) -> object:

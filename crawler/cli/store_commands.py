@@ -33,7 +33,7 @@ from crawler.frontier.sqlite.snapshots import HOST_FIELDS, URL_FIELDS, StoreBack
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspection.archive.takedown_list import write_list
 from crawler.inspection.archive.verify import Checked, verify
-from crawler.inspection.log.query import host_names, host_test
+from crawler.inspection.log.query import host_names
 from crawler.output_directory import find_paths, require_store
 
 T = TypeVar("T")
@@ -140,8 +140,7 @@ def requeue(
         async def store(frontier: Frontier, _: Recovered) -> dict[str, int] | None:
             ending = wanted
             if hosts:
-                is_one = host_test(hosts)
-                ids = tuple(await operations.host_names(frontier, lambda name: is_one(name.strip("[]"))))
+                ids = await operations.host_ids(frontier, hosts)
                 ending = replace(wanted, host_ids=ids)
                 if not ids:
                     return None
@@ -199,8 +198,8 @@ def forget(
             done = []
             for one in wanted:
                 erased = await operations.forget(frontier, one, time.time())
-                below = {} if one.url is not None else await operations.host_names(frontier, one.has_below)
-                done.append(operations.takedown_result(one, erased, len(set(below.values()))))
+                below = await operations.hosts_below(frontier, one)
+                done.append(operations.takedown_result(one, erased, below))
             return {"forgotten": done}
 
         result = with_store(crawl, store)

@@ -6,7 +6,7 @@ moment, it is finished, and the store lists its record.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,13 +14,12 @@ from crawler.core.enums import DenyReason, ErrorType, OutcomeLabel, Source
 from crawler.core.models import Discovered, TemplateRow
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, parse_seed
-from crawler.engine.scheduling.restrictions import Blocklist
+from crawler.engine.scheduling.restrictions import DOMAIN
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import Batch, BlockedHost, EndedWith, Forgotten, Frontier, Receipt
 
 ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # the words that `requeue` accepts
 MAX_PRIORITY: Final = 1_000_000
-HOSTS_AT_ONCE: Final = 1_000  # of one query
 RELEASED_AT_ONCE: Final = 5_000  # suspects of one transaction, for which other calls wait
 FORGOTTEN_RULE: Final = "it was taken down by `crawler forget`, for good"
 _IS_URL: Final = re.compile(r"[/\\?#@]")
@@ -69,22 +68,20 @@ class TakedownTarget:
             raise UrlError(DenyReason.URL_INVALID, f"a host is forgotten on all its ports: {origin.host} names it")
         return cls(origin.host)
 
-    def has_below(self, host: str) -> bool:
-        """Whether a host name is below the target, which is a host."""
-        return host.endswith(f".{self.host}")
-
     def __str__(self) -> str:
         return self.url or self.host
 
 
-async def host_names(frontier: Frontier, is_wanted: Callable[[str], bool]) -> dict[int, str]:
-    """The ids and names of the hosts whose name is wanted, read in slices."""
-    found: dict[int, str] = {}
-    after = 0
-    while rows := await frontier.host_rows(after=after, limit=HOSTS_AT_ONCE):
-        after = rows[-1].id
-        found |= {row.id: row.origin.host for row in rows if is_wanted(row.origin.host)}
-    return found
+async def host_ids(frontier: Frontier, hosts: Iterable[str]) -> tuple[int, ...]:
+    """The ids of the hosts with these names, without the brackets of an IPv6 address; "*.name": all below it."""
+    found: set[int] = set()
+    for host in map(str.lower, hosts):
+        if host.startswith("*."):
+            found.update((await frontier.hosts_below(host[2:])).ids)
+        else:
+            name = f"[{host}]" if ":" in host and not host.startswith("[") else host
+            found.update(row.id for row in await frontier.hosts_named(name))
+    return tuple(sorted(found))
 
 
 async def forget(frontier: Frontier, target: TakedownTarget, now: float) -> Forgotten:
@@ -95,9 +92,13 @@ async def forget(frontier: Frontier, target: TakedownTarget, now: float) -> Forg
 
 async def hosts_covered(frontier: Frontier, block: BlockedHost) -> int:
     """The number of hosts that a block covers."""
-    alone = Blocklist()
-    alone.load([block])
-    return len(await host_names(frontier, lambda host: alone.covers(host) is not None))
+    named = len(await frontier.hosts_named(block.name))
+    return named + (len((await frontier.hosts_below(block.name)).ids) if block.kind == DOMAIN else 0)
+
+
+async def hosts_below(frontier: Frontier, target: TakedownTarget) -> int:
+    """The number of host names below the target of a takedown, which are kept; 0 if it is a URL."""
+    return 0 if target.url is not None else (await frontier.hosts_below(target.host)).names
 
 
 def takedown_result(target: TakedownTarget, erased: Forgotten, hosts_below: int) -> dict[str, object]:

@@ -125,6 +125,13 @@ class HostCount(NamedTuple):
     key_id: int
 
 
+class HostsBelow(NamedTuple):
+    """The hosts below a name: their ids, ascending, and the number of their names."""
+
+    ids: Sequence[int]
+    names: int
+
+
 @dataclass(frozen=True, slots=True)
 class Leaving:
     """Hosts and politeness keys that leave memory, or whose state is to be stored. Times are in schedule time."""
@@ -318,6 +325,9 @@ class Frontier(Protocol):
 
     async def hosts_named(self, host: str) -> list[HostRow]:
         """The origins of a host name, one for each scheme and port."""
+
+    async def hosts_below(self, name: str) -> HostsBelow:
+        """The hosts whose name ends with a dot and `name`. The store looks through all names, in slices."""
 
     async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
         """Up to `limit` hosts with an id above `after`, in the order of their ids: all, or those that have work."""

@@ -49,6 +49,7 @@ from crawler.frontier.base import (
     Forgotten,
     Frontier,
     FrontierLocked,
+    HostsBelow,
     Leaving,
     Receipt,
     Totals,
@@ -1252,6 +1253,17 @@ async def test_blocks_are_kept_until_they_are_removed(store: Store) -> None:
         assert await frontier.unblock("0.example")
         assert not await frontier.unblock("0.example")
         assert await frontier.blocks() == [replace(wide, reason="asked again")]
+
+
+async def test_hosts_below_a_name_are_found_by_it(store: Store) -> None:
+    """A name ends where its labels do, and has several origins; the name itself is not below itself."""
+    async with store.opened() as (frontier, _):
+        assert await frontier.hosts_below("a.example") == HostsBelow([], 0)
+        urls = ["x.a.example", "a.example", "ba.example", "y.x.a.example", "x.a.example:8443", "0.a.example", "example"]
+        await add(frontier, *(f"https://{name}/" for name in urls))
+        assert await frontier.hosts_below("a.example") == HostsBelow([1, 4, 5, 6], 3)
+        assert (await frontier.hosts_below("example")).names == 5
+        assert await frontier.hosts_below("com") == HostsBelow([], 0)
 
 
 async def test_urls_that_failed_in_an_outage_are_due_after_it(store: Store) -> None:

@@ -50,6 +50,7 @@ from crawler.frontier.base import (
     Forgotten,
     FrontierLocked,
     HostCount,
+    HostsBelow,
     Leaving,
     Receipt,
     Recovered,
@@ -407,6 +408,10 @@ class MemoryFrontier:
     async def hosts_named(self, host: str) -> list[HostRow]:
         self._commit()
         return [one.as_row() for origin, one in self._hosts.items() if origin.host == host]
+
+    async def hosts_below(self, name: str) -> HostsBelow:
+        below = [one.row for origin, one in self._hosts.items() if origin.host.endswith(f".{name}")]
+        return HostsBelow(sorted(row.id for row in below), len({row.origin.host for row in below}))
 
     async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
         self._commit()

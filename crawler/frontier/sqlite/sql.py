@@ -117,6 +117,11 @@ HOSTS_NAMED: Final = HOSTS.format(where="host = ? ORDER BY id")
 HOSTS_AFTER: Final = HOSTS.format(where="id > ? ORDER BY id LIMIT ?")
 HOSTS_WITH_WORK: Final = HOSTS.format(where="id > ? AND (queued + suspects) > 0 ORDER BY id LIMIT ?")
 HOSTS_OF_IDS: Final = HOSTS.format(where="id IN (SELECT value FROM json_each(?)) ORDER BY id")
+# The index of names has all that these need.
+END_OF_NAMES: Final = "SELECT host FROM host WHERE host > ? ORDER BY host LIMIT 1 OFFSET ?"
+NAMES_BELOW: Final = """
+SELECT json_array(json_group_array(id), count(DISTINCT host)) FROM host
+WHERE host > ?1 AND host <= ?2 AND substr(host, -length(?3)) = ?3"""
 SET_HOST_STATE: Final = "UPDATE host SET state = ? WHERE id = ?"
 LAST_ROBOTS_DIGEST: Final = "SELECT digest FROM robots_version WHERE host = ? ORDER BY id DESC LIMIT 1"
 ADD_ROBOTS_VERSION: Final = (

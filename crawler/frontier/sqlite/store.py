@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -39,6 +39,7 @@ from crawler.frontier.base import (
     Forgotten,
     FrontierFull,
     HostCount,
+    HostsBelow,
     Leaving,
     Receipt,
     Recovered,
@@ -57,6 +58,9 @@ from crawler.frontier.sqlite.writer import Writer
 
 T = TypeVar("T")
 Slice = tuple[dict[int, int], int | None]  # queued URLs of each host, and where the next slice starts
+
+_NAMES_AT_ONCE: Final = 50_000  # of hosts: ten milliseconds, for which other calls wait
+_LAST_NAME: Final = "\x7f"  # sorts after every host name
 
 
 class SqliteFrontier:
@@ -344,6 +348,16 @@ class SqliteFrontier:
     async def hosts_named(self, host: str) -> list[HostRow]:
         return await self._host_rows(sql.HOSTS_NAMED, (host,))
 
+    async def hosts_below(self, name: str) -> HostsBelow:
+        ids: list[int] = []
+        names, after = 0, ""
+        while after != _LAST_NAME:
+            end = await self._run(partial(_end_of_names, after))
+            rows = await self._run(partial(_read_json, sql.NAMES_BELOW, (after, end, f".{name}")))
+            ids += rows[0]
+            names, after = names + rows[1], end
+        return HostsBelow(sorted(ids), names)
+
     async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
         return await self._host_rows(sql.HOSTS_WITH_WORK if with_work else sql.HOSTS_AFTER, (after, limit))
 
@@ -406,6 +420,11 @@ class SqliteFrontier:
         return dict(queued)
 
 
-def _read_json(statement: str, values: tuple[int, int], writer: Writer) -> list[list[Any]]:
-    rows: list[list[Any]] = orjson.loads(writer.database.get(statement, values))
+def _end_of_names(after: str, writer: Writer) -> str:
+    """The last name of a slice of host names that begins after `after`."""
+    return str(writer.database.get(sql.END_OF_NAMES, (after, _NAMES_AT_ONCE - 1)) or _LAST_NAME)
+
+
+def _read_json(statement: str, values: tuple[Any, ...], writer: Writer) -> list[Any]:
+    rows: list[Any] = orjson.loads(writer.database.get(statement, values))
     return rows

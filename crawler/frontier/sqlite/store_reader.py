@@ -180,8 +180,10 @@ class StoreReader:
 
     def queues_of_domain(self, host: Row) -> list[int]:
         """The number of queued URLs of each origin of the registrable domain of `host`."""
-        sql = "SELECT queued FROM host WHERE slot = ? AND domain = ?"
-        return [row["queued"] for row in self._rows(sql, (host["slot"], host["domain"]))]
+        sql, values = "SELECT queued FROM host WHERE domain = ?", [host["domain"]]
+        if self.meta("politeness_key") == "domain":  # their key has an index
+            sql, values = f"{sql} AND key = ?", [*values, host["key"]]
+        return [row["queued"] for row in self._rows(sql, values)]
 
     def suspects(self) -> list[Row]:
         """Number of suspects (`urls`) by `host` and `template`."""

@@ -3,8 +3,8 @@
 import pytest
 
 from crawler.core.url import UrlError
-from crawler.engine.operations import TakedownTarget, host_names, takedown_result
-from crawler.frontier.base import Forgotten
+from crawler.engine.operations import TakedownTarget, host_ids, hosts_below, hosts_covered, takedown_result
+from crawler.frontier.base import BlockedHost, Forgotten
 from tests.support.engine import seed
 from tests.support.memory_frontier import MemoryFrontier
 
@@ -46,8 +46,21 @@ async def test_a_takedown_says_which_hosts_it_leaves() -> None:
     hosts = ("a.test", "x.a.test", "y.x.a.test", "ba.test")
     await frontier.add([seed(f"https://{host}/") for host in hosts] + [seed("http://x.a.test/")], now=0.0)
     target = TakedownTarget("a.test")
-    below = await host_names(frontier, target.has_below)
-    assert set(below.values()) == {"x.a.test", "y.x.a.test"}
+    assert await hosts_below(frontier, target) == 2
+    assert await hosts_below(frontier, TakedownTarget.of("a.test/")) == 0
     assert takedown_result(target, Forgotten(3), 2) == {
         "target": "a.test", "urls": 3, "again": False, "hosts_below": 2,
     }  # fmt: skip
+
+
+async def test_operations_name_hosts_as_people_do() -> None:
+    """A name alone is that host on all its ports; "*." in front of it stands for all below it, but not for itself."""
+    frontier = MemoryFrontier()
+    await frontier.open()
+    urls = ("https://a.test/", "http://a.test/", "https://x.a.test/", "https://ba.test/", "https://[::1]/")
+    await frontier.add([seed(url) for url in urls], now=0.0)
+    assert await host_ids(frontier, ["A.test"]) == (1, 2)
+    assert await host_ids(frontier, ["*.a.test", "::1"]) == (3, 5)
+    assert await host_ids(frontier, ["unknown.test"]) == ()
+    assert await hosts_covered(frontier, BlockedHost("a.test", "host", 0.0, "")) == 2
+    assert await hosts_covered(frontier, BlockedHost("a.test", "domain", 0.0, "")) == 3

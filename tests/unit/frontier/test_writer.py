@@ -9,6 +9,7 @@ import pytest
 from crawler.core.enums import SinkFileState
 from crawler.core.models import Counters, RecordLocation, SinkFile
 from crawler.frontier.sqlite import insertions as module
+from crawler.frontier.sqlite import store as store_module
 from crawler.frontier.sqlite.database import Database
 from crawler.frontier.sqlite.rows import counters_from
 from crawler.frontier.sqlite.store import SqliteFrontier
@@ -81,3 +82,18 @@ def test_counters_of_an_older_version_are_read() -> None:
     """It stored a field `extra`, which was always empty."""
     assert counters_from('{"urls_fetched":7,"pages":6,"extra":{}}') == Counters(urls_fetched=7, pages=6)
     assert counters_from(None) == Counters()
+
+
+async def test_hosts_below_a_name_are_the_same_in_slices_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slices end between names, and no origin is left out or found twice."""
+    urls = [f"https://{'x' * (n % 4)}{n // 8}.a.example:{1000 + n}/" for n in range(40)]
+    with fast_folder() as folder:
+        frontier = SqliteFrontier(folder / "frontier.db")
+        await frontier.open()
+        await frontier.add([found(url) for url in (*urls, "https://b.example/")], now=NOW)
+        whole = await frontier.hosts_below("a.example")
+        assert (list(whole.ids), whole.names) == (list(range(1, 41)), 20)
+        for size in (1, 2, 3, 7):
+            monkeypatch.setattr(store_module, "_NAMES_AT_ONCE", size)
+            assert await frontier.hosts_below("a.example") == whole
+        await frontier.close(clean=True)
