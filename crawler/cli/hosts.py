@@ -16,7 +16,7 @@ from crawler.core.enums import Exit
 from crawler.core.formatting import average, count, date_time, duration, printable, timestamp, wall_time
 from crawler.core.options import PolitenessOptions
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.explain.hosts import SORTS, STATES, HostView, views
+from crawler.inspection.explain.hosts import LOOKED_AT, SORTS, STATES, HostView, first_hosts, views
 from crawler.inspection.log.query import Query, host_names, host_test
 from crawler.inspection.log.rotated_log import RotatedLog, newest, parse_moment, select
 from crawler.inspection.log.totals import Gathered, LogTotals, gather
@@ -71,7 +71,8 @@ def command(
     State and queue are from the store. PAGES OK/ERR counts attempts at pages since the crawl began, without those at
     robots.txt, sitemaps, feeds and probes. Response times, connections opened and requests per connection are from the
     newest part of the log. ETA is how long the queue takes at the present rate. In a pipe, values are
-    separated by tabs.
+    separated by tabs. On a terminal and with -n, of a store of more than 5,000 hosts only the first 5,000 in that
+    order are looked at, and as many that may not be requested now.
     """
     now = time.time()
     try:
@@ -81,25 +82,48 @@ def command(
     names = host_names(hosts)
     crawl = find_crawl(config, overrides, output)
     is_live = crawl.paths.pid() is not None
-    gathered = read_totals(crawl, since_at)
+    on_terminal = is_terminal() and not as_json
+    limit = _ON_TERMINAL if limit is None and on_terminal else limit
     state = _read_present_state(crawl) if is_live else PresentState()
     politeness = crawl.rules.politeness if crawl.rules is not None else PolitenessOptions()
+    open_now = state.open if is_live else None
+    is_one = host_test(names)
+
+    def is_chosen(view: HostView) -> bool:
+        return (not states or view.state in states) and (not hosts or is_one(_name(view)))
+
+    is_complete, gathered = True, None
     with StoreReader(crawl.paths.frontier, is_live=is_live) as reader:
-        found = views(reader, politeness, gathered.tally.hosts, state.states, state.open if is_live else None, now=now)
+        total = reader.totals().get("hosts", 0)
+        if limit is None or limit > LOOKED_AT or total <= LOOKED_AT or not reader.has_keys:
+            gathered = read_totals(crawl, since_at)
+            found = views(reader, politeness, gathered.tally.hosts, state.states, open_now, now=now)
+            total = len(found)
+            chosen = sorted(filter(is_chosen, found), key=SORTS[sort])
+            shown = chosen if limit is None else chosen[:limit]
+        else:
+            if sort == "slow":
+                gathered = read_totals(crawl, since_at)
+            ids, is_complete = first_hosts(
+                reader, sort=sort, hosts=names, states=states, now=now,
+                tallies=gathered.tally.hosts if gathered is not None else {},
+            )  # fmt: skip
+            found = views(reader, politeness, {}, state.states, open_now, now=now, host_ids=ids)
+            chosen = sorted(filter(is_chosen, found), key=SORTS[sort])
+            origins = {view.origin for view in chosen[:limit]}
+            shown_names = {_name(view) for view in chosen[:limit]}
+            if gathered is None:
+                gathered = read_totals(crawl, since_at, tuple(sorted(shown_names)) or ("",))
+            found = views(
+                reader, politeness, gathered.tally.hosts, state.states, open_now, now=now,
+                host_ids=[id_ for name in shown_names for id_ in reader.host_ids(name)],
+            )  # fmt: skip
+            shown = sorted((view for view in found if view.origin in origins), key=SORTS[sort])
     for problem in gathered.problems:
         say(problem)
-    is_one = host_test(names)
-    chosen = [
-        view for view in found
-        if (not states or view.state in states) and (not hosts or is_one(_name(view)))
-    ]  # fmt: skip
     if hosts and not any(is_one(_name(view)) for view in found):
         say(f"the store knows no host {' or '.join(hosts)}")
         return Exit.FINDINGS
-    chosen.sort(key=SORTS[sort])
-    on_terminal = is_terminal() and not as_json
-    limit = _ON_TERMINAL if limit is None and on_terminal else limit
-    shown = chosen if limit is None else chosen[:limit]
     if as_json:
         write_data(b"".join(orjson.dumps(asdict(view), option=orjson.OPT_APPEND_NEWLINE) for view in shown))
         return Exit.OK
@@ -107,7 +131,7 @@ def command(
         write_data(tsv(_COLUMNS, (_values(view) for view in shown)))
         return Exit.OK
     lines = _table(shown, now)
-    lines.append(Pen()(_footer(shown, chosen, found, gathered.tally), "dim"))
+    lines.append(Pen()(_footer(len(shown), len(chosen), total, gathered.tally, is_complete=is_complete), "dim"))
     write_data(("\n".join(lines) + "\n").encode("utf-8", "replace"))
     return Exit.OK
 
@@ -176,9 +200,14 @@ def _connections(view: HostView) -> str:
     return f"{view.connections_open} of {count(max(view.connections_open, view.connections_opened or 0))}"
 
 
-def _footer(shown: Sequence[HostView], chosen: Sequence[HostView], found: Sequence[HostView], tally: LogTotals) -> str:
-    parts = [f"{count(len(shown))} of {count(len(chosen), 'host')} shown" if len(shown) < len(chosen) else ""]
-    parts.append(f"{count(len(found), 'host')} in all" if len(chosen) < len(found) or not parts[0] else "")
+def _footer(shown: int, chosen: int, total: int, tally: LogTotals, *, is_complete: bool) -> str:
+    parts = []
+    if not is_complete:
+        of = f"the first {count(chosen, 'host')} that the store finds in this order"
+        parts.append(f"{count(shown)} of {of} shown; {count(total, 'host')} in all")
+    else:
+        parts.append(f"{count(shown)} of {count(chosen, 'host')} shown" if shown < chosen else "")
+        parts.append(f"{count(total, 'host')} in all" if chosen < total or not parts[0] else "")
     if tally.first_ts:
         parts.append(f"response times from {count(tally.lines, 'line')} of the log since {date_time(tally.first_ts)}")
     return "; ".join(filter(None, parts))

@@ -23,7 +23,7 @@ import orjson
 
 from crawler.core.enums import TaskKind, UrlState
 from crawler.core.models import Origin
-from crawler.core.url import KEY_RULES, legacy_key_of
+from crawler.core.url import KEY_RULES, legacy_key_of, name_hash, registrable_domain
 from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierError
 from crawler.frontier.sqlite.database import check_version, refuse_foreign_log
 from crawler.frontier.sqlite.maintenance import RULES
@@ -40,6 +40,25 @@ _SEEDS: Final = """
 SELECT u.id, u.host, u.target, u.state, v.* FROM url AS u LEFT JOIN visit AS v ON v.url = u.id
 WHERE u.source = 'seed' AND u.via IS NULL
   AND (u.state <> 'done' OR v.last_status IS NULL OR v.last_status >= 400) LIMIT ?"""
+# What the hosts of `first_hosts` can be ordered by.
+HOST_ORDERS: Final[Mapping[str, str]] = {
+    "host": "host",
+    "queued": "queued DESC, host",
+    "fetched": "fetched DESC, host",
+    "errors": "errors DESC, host",
+    "bytes": "bytes DESC, host",
+    "last": "last_at DESC, host",
+    "ready": "ready_at, host",
+}
+_PARKED: Final = """id IN (
+  SELECT id FROM host WHERE parked IN ('blocked', 'backoff', 'robots')
+  UNION SELECT host FROM robots WHERE verdict = 'unreachable'
+  UNION SELECT id FROM host WHERE key IN (SELECT value FROM json_each(?)))"""
+_BESIDE: Final = """
+WHERE host.id IN (
+  SELECT id FROM host WHERE key IN (SELECT key FROM host WHERE id IN (SELECT value FROM json_each(?)))
+    AND id NOT IN (SELECT value FROM json_each(?)) LIMIT ?)"""
+_WITH_KEYS: Final = 10  # the version from which on hosts have their politeness key
 _WITH_ROBOTS_ERROR: Final = 9  # the version from which on robots has the column `error`
 
 
@@ -134,15 +153,59 @@ class StoreReader:
         sql = "SELECT count(*) AS urls FROM url WHERE host = ? AND state = 'denied'"
         return sum(row["urls"] for origin in self.origins_of(host) for row in self._rows(sql, (origin["id"],)))
 
-    def hosts(self) -> Iterator[Row]:
-        """Every host, with the columns of its robots.txt as `robots_…` but for the text."""
+    def first_hosts(
+        self, order: str, host: str = "", *, only_parked: bool = False, now: float, limit: int
+    ) -> list[int]:
+        """The ids of the first `limit` hosts by `order` (of HOST_ORDERS), all or those whose name `host` is ("*.name":
+        all below it). `only_parked`: only hosts that may not be requested now: their robots.txt cannot be read, they
+        or their domain back off, or they are blocked.
+
+        It looks through all hosts, or all names, without an order by them in memory.
+        """
+        conditions, values = ["true"], []
+        if host.startswith("*."):
+            conditions, values = ["substr(host, -length(?)) = ?"], [host[1:], host[1:]]
+        elif host:
+            conditions, values = ["host IN (?, ?)"], [host, f"[{host}]"]
+        if only_parked:
+            names = [name for (name,) in self._execute("SELECT key FROM rest WHERE until_at > ? LIMIT ?", (now, limit))]
+            names += [block.name for block in self.blocks()[:limit]]
+            names += [registrable_domain(name) for name in names]
+            conditions.append(_PARKED)
+            values.append(orjson.dumps(sorted(set(map(name_hash, names)))).decode())
+        where = " AND ".join(conditions)
+        sql = f"SELECT id FROM host WHERE {where} ORDER BY {HOST_ORDERS[order]} LIMIT ?"  # noqa: S608 - texts of ours
+        return [id_ for (id_,) in self._execute(sql, (*values, limit))]
+
+    def host_ids(self, host: str) -> list[int]:
+        """The ids of the origins of a host name, without the brackets of an IPv6 address."""
+        return [id_ for (id_,) in self._execute("SELECT id FROM host WHERE host IN (?, ?)", (host, f"[{host}]"))]
+
+    def hosts_beside(self, host_ids: Sequence[int], limit: int) -> list[Row]:
+        """Up to `limit` other hosts of the politeness keys of these hosts, as `hosts` has them."""
+        ids = orjson.dumps(host_ids).decode()
+        return list(self._hosts(_BESIDE, (ids, ids, limit)))
+
+    def hosts(self, host_ids: Sequence[int] | None = None) -> Iterator[Row]:
+        """Every host, or those with these ids, with the columns of its robots.txt as `robots_…` but for the text."""
+        if host_ids is None:
+            return self._hosts("", ())
+        return self._hosts("WHERE host.id IN (SELECT value FROM json_each(?))", (orjson.dumps(host_ids).decode(),))
+
+    def _hosts(self, where: str, values: Sequence[Any]) -> Iterator[Row]:
         yield from self._rows(
             f"""SELECT host.*, verdict AS robots_verdict, status_code AS robots_status,
                       fetched_at AS robots_fetched_at, expires_at AS robots_expires_at,
                       crawl_delay_s AS robots_crawl_delay_s, failing_since AS robots_failing_since,
                       {self._robots_error} AS robots_error
-               FROM host LEFT JOIN robots ON robots.host = host.id"""  # noqa: S608 - a name of ours
+               FROM host LEFT JOIN robots ON robots.host = host.id {where}""",  # noqa: S608 - texts of ours
+            values,
         )
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether `first_hosts` and `hosts_beside` may be called: not on a store that an older version wrote."""
+        return self.version >= _WITH_KEYS
 
     @property
     def _robots_error(self) -> str:
@@ -185,9 +248,13 @@ class StoreReader:
             sql, values = f"{sql} AND key = ?", [*values, host["key"]]
         return [row["queued"] for row in self._rows(sql, values)]
 
-    def suspects(self) -> list[Row]:
-        """Number of suspects (`urls`) by `host` and `template`."""
-        return self._rows_if("suspect", "SELECT host, template, count(*) AS urls FROM suspect GROUP BY host, template")
+    def suspects(self, host_ids: Sequence[int] | None = None) -> list[Row]:
+        """Number of suspects (`urls`) by `host` and `template`, of all hosts or those with these ids."""
+        where, values = "", []
+        if host_ids is not None:
+            where, values = "WHERE host IN (SELECT value FROM json_each(?))", [orjson.dumps(host_ids).decode()]
+        sql = f"SELECT host, template, count(*) AS urls FROM suspect {where} GROUP BY host, template"  # noqa: S608
+        return self._rows_if("suspect", sql, values)
 
     def suspect(self, url_id: int) -> str | None:
         """The template that a URL is a suspect of."""

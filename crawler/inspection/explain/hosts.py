@@ -8,7 +8,7 @@ a delay nor a gap is known.
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
@@ -20,6 +20,7 @@ from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import CLOCK_GUARD_S, host_delay, politeness_key
 from crawler.engine.scheduling.restrictions import Blocklist
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
+from crawler.inspection.log.query import host_test
 from crawler.inspection.log.totals import HostTally
 
 _USUAL_GAPS: Final = 0.95  # share of the gaps between requests; the longest are left out: nights, restarts, back-offs
@@ -33,6 +34,23 @@ STATES: Final = (
     HostState.READY.value,
     HostState.NEW.value,
 )
+
+
+LOOKED_AT: Final = 5_000  # hosts of which the first are shown, in a store of more
+_BESIDE_AT_MOST: Final = 20_000  # hosts of the same politeness keys that count in a time until a queue is empty
+_PARKED_STATES: Final = frozenset((HostState.BLOCKED.value, HostState.HELD.value, HostState.BACKOFF.value))
+_ORDERS: Final[Mapping[str, str]] = {  # of HOST_ORDERS, for each of SORTS
+    "state": "queued",
+    "host": "host",
+    "queued": "queued",
+    "fetched": "fetched",
+    "errors": "errors",
+    "bytes": "bytes",
+    "slow": "queued",
+    "eta": "queued",
+    "until": "ready",
+    "last": "last",
+}
 
 
 @dataclass(slots=True)
@@ -73,21 +91,27 @@ def views(
     open_now: Mapping[str, int] | None,
     *,
     now: float,
+    host_ids: Sequence[int] | None = None,
 ) -> list[HostView]:
-    """The views of all hosts. `states` maps (host, port) to the last `host_state` event of the present run. `open_now`
-    maps hosts to their number of open connections; it is None if no crawl runs.
+    """The views of all hosts, or of those with these ids. `states` maps (host, port) to the last `host_state` event of
+    the present run. `open_now` maps hosts to their number of open connections; it is None if no crawl runs.
     """
-    backoffs = reader.backoffs()
     blocks = Blocklist()
     blocks.load(reader.blocks())
     suspects: dict[int, list[int]] = {}
-    for row in reader.suspects():
+    for row in reader.suspects(host_ids):
         suspects.setdefault(row["host"], []).append(row["urls"])
     found = []
-    responses = reader.response_times()
+    rows = list(reader.hosts(host_ids))
+    if host_ids is None:
+        beside, backoffs, responses = [], reader.backoffs(), reader.response_times()
+    else:
+        beside = reader.hosts_beside(host_ids, _BESIDE_AT_MOST)
+        names = {politeness_key(row["host"], politeness) for row in rows}
+        backoffs = {name: backoff for name in names if (backoff := reader.backoff(name)) is not None}
+        responses = {name: reader.response_time(name) for name in names}
     requested: list[tuple[HostView, str, Row]] = []  # hosts that get requests, with their politeness keys
-    rows = list(reader.hosts())
-    keys = _keys(rows, politeness, responses)
+    keys = _keys([*rows, *beside], politeness, responses)
     for row in rows:
         origin = Origin(row["scheme"], row["host"], row["port"])
         key = politeness_key(origin.host, politeness)
@@ -121,8 +145,38 @@ def views(
         found.append(view)
         if state not in (HostState.BLOCKED, HostState.HELD):
             requested.append((view, key, row))
-    _estimate(requested, politeness, responses, tallies, now)
+    others = [row for row in beside if row["robots_verdict"] != "unreachable" and blocks.covers(row["host"]) is None]
+    _estimate(requested, others, politeness, responses, tallies, now)
     return found
+
+
+def first_hosts(
+    reader: StoreReader,
+    *,
+    sort: str,
+    hosts: Sequence[str],
+    states: Collection[str],
+    now: float,
+    tallies: Mapping[str, HostTally],
+) -> tuple[list[int], bool]:
+    """The ids of the hosts among which the first by `sort` are, and whether these are all: LOOKED_AT that the store
+    finds first in about this order, and as many that may not be requested now. `hosts`: only those named so ("*.name":
+    all below it). `states`: those that are shown; () shows all.
+    """
+    only_parked = bool(states) and _PARKED_STATES.issuperset(states)
+    names = list(hosts) or [""]
+    if sort == "slow":
+        is_one = host_test(tuple(hosts))
+        names = sorted(tallies, key=lambda name: -(tallies[name].spread.quantile(0.95) or 0.0))
+        names = [name for name in names if not hosts or is_one(name.strip("[]"))][:LOOKED_AT]
+    ids: dict[int, None] = {}
+    is_complete = sort != "slow"
+    for name in names:
+        for parked in {only_parked, only_parked or sort in ("state", "until")}:
+            found = reader.first_hosts(_ORDERS[sort], name, only_parked=parked, now=now, limit=LOOKED_AT)
+            is_complete = is_complete and len(found) < LOOKED_AT
+            ids |= dict.fromkeys(found)
+    return list(ids), is_complete
 
 
 def _hundredths(value: float | None) -> float | None:
@@ -155,16 +209,20 @@ def _keys(rows: list[Row], politeness: PolitenessOptions, responses: Mapping[str
 
 def _estimate(
     requested: list[tuple[HostView, str, Row]],
+    others: Sequence[Row],
     politeness: PolitenessOptions,
     responses: Mapping[str, float],
     tallies: Mapping[str, HostTally],
     now: float,
 ) -> None:
-    """Set `eta_s` of each host that gets requests."""
+    """Set `eta_s` of each host that gets requests; `others` that have requests stand beside them."""
     of_key: defaultdict[str, list[int]] = defaultdict(list)
     of_name: defaultdict[str, list[int]] = defaultdict(list)
     for _, key, row in requested:
         of_key[key].append(row["queued"])
+        of_name[row["host"]].append(row["queued"])
+    for row in others:
+        of_key[politeness_key(row["host"], politeness)].append(row["queued"])
         of_name[row["host"]].append(row["queued"])
     by_key = {key: RoundRobin(lengths) for key, lengths in of_key.items()}
     by_name = {name: RoundRobin(lengths) for name, lengths in of_name.items()}
@@ -199,6 +257,8 @@ def _state(
     event = states.get((host, row["port"]))
     if event is not None and event["to"] == HostState.BACKOFF and event["until_at"] > now:
         return HostState.BACKOFF.value, event["until_at"], str(event["reason"])
+    if row.get("parked") == HostState.BACKOFF and row["ready_at"] > now:
+        return HostState.BACKOFF.value, row["ready_at"], row["reason"] or ""
     delay = row["robots_crawl_delay_s"]
     why = f"Crawl-delay {delay:g} s" if delay else ""
     if row["queued"] and next_at >= now + _WAITS_FROM_S:

@@ -2,15 +2,29 @@
 
 from pathlib import Path
 
+import orjson
 import pytest
 
+from crawler.cli import hosts as command
+from crawler.cli import main
 from crawler.core.enums import TaskKind
-from crawler.core.models import Backoff, RobotsRecord, SlowResponse, Task
+from crawler.core.models import Backoff, HostReadiness, RobotsRecord, SlowResponse, Task
 from crawler.core.options import PolitenessOptions, Rules
-from crawler.frontier.base import BlockedHost
+from crawler.frontier.base import BlockedHost, Leaving, Wanted
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.explain.hosts import HostView, RoundRobin, eta_s, logged_gap_s, request_gap_s, views
+from crawler.inspection.explain import hosts as module
+from crawler.inspection.explain.hosts import (
+    SORTS,
+    STATES,
+    HostView,
+    RoundRobin,
+    eta_s,
+    first_hosts,
+    logged_gap_s,
+    request_gap_s,
+    views,
+)
 from crawler.inspection.explain.why import Explainer
 from crawler.inspection.log.totals import HostTally, LogTotals, Spread
 from tests.support.frontiers import NOW, batch, found, visit
@@ -148,3 +162,73 @@ async def test_why_reads_no_log_for_a_host_without_requests(tmp_path: Path) -> N
         assert (host.name, host.facts["queued"], read) == ("host", 1, [])
         assert explainer.why("https://b.one.test/0").steps[-1].facts["eta_s"] > 100
         assert read == ["b.one.test"]
+
+
+async def test_the_first_hosts_are_those_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a bound larger than the store every order and state gives what reading all hosts gives. With a smaller one
+    those that may not be requested are found all the same, and the result says that it is a part.
+    """
+    path = tmp_path / "frontier.db"
+    await store(path)
+    options = PolitenessOptions(delay_s=1.0)
+    with StoreReader(path, is_live=False) as reader:
+        every = {view.origin: view for view in views(reader, options, {}, {}, None, now=NOW)}
+
+        def first(sort: str = "queued", states: tuple[str, ...] = (), hosts: tuple[str, ...] = ()) -> list[HostView]:
+            ids, _ = first_hosts(reader, sort=sort, hosts=hosts, states=states, now=NOW, tallies={})
+            return views(reader, options, {}, {}, None, now=NOW, host_ids=ids)
+
+        for sort in set(SORTS) - {"slow"}:
+            assert {view.origin: view for view in first(sort)} == every
+        for state in STATES:
+            found = {view.origin for view in first(states=(state,)) if view.state == state}
+            assert found == {view.origin for view in every.values() if view.state == state}
+        assert [view.host for view in first(hosts=("b.one.test",))] == ["b.one.test"]
+        assert {view.host for view in first(hosts=("*.one.test",))} == {"a.one.test", "b.one.test"}
+        assert first(hosts=("test",)) == []
+        tallies = {"b.one.test": HostTally(), "unknown.test": HostTally()}
+        ids, is_complete = first_hosts(reader, sort="slow", hosts=(), states=(), now=NOW, tallies=tallies)
+        assert (ids, is_complete) == ([2], False)
+        monkeypatch.setattr(module, "LOOKED_AT", 1)
+        assert [view.host for view in first("queued")] == ["a.one.test"]
+        assert [view.host for view in first("state", states=("backoff",))] != []
+        assert {view.host for view in first("state")} == {"a.one.test", "down.test"}
+        assert not first_hosts(reader, sort="state", hosts=(), states=(), now=NOW, tallies={})[1]
+
+
+async def test_a_host_that_the_store_parked_backs_off(tmp_path: Path) -> None:
+    """It was not in memory when the crawl ended; no event of the present run tells of it."""
+    path = tmp_path / "frontier.db"
+    await store(path)
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    parked = HostReadiness(1, NOW + 60, "backoff", 3, "connect_timeout", has_responded=True)
+    await frontier.exchange(Leaving(hosts=[parked]), Wanted())
+    await frontier.close(clean=True)
+    with StoreReader(path, is_live=False) as reader:
+        for now, state in ((NOW, ("backoff", NOW + 60, "connect_timeout")), (NOW + 61, ("ready", None, ""))):
+            (view,) = views(reader, PolitenessOptions(), {}, {}, None, now=now, host_ids=[1])
+            assert (view.state, view.until_at, view.why) == state
+
+
+async def test_a_command_on_many_hosts_looks_at_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last line says so; without -n in a pipe all are listed."""
+    await store(tmp_path / "frontier.db")
+    for place in (module, command):
+        monkeypatch.setattr(place, "LOOKED_AT", 2)
+
+    def printed(*arguments: str) -> list[str]:
+        assert main(["hosts", "--output", str(tmp_path), *arguments], standalone_mode=False) == 0
+        return capsys.readouterr().out.splitlines()
+
+    assert len(printed("--json")) == len(QUEUED)
+    hosts = [orjson.loads(line)["host"] for line in printed("-n", "2", "--sort", "queued", "--json")]
+    assert hosts == ["a.one.test", "b.one.test"]
+    monkeypatch.setattr(command, "is_terminal", lambda: True)
+    last = printed("-n", "1", "--sort", "queued")[-1]
+    assert last == "1 of the first 2 hosts that the store finds in this order shown; 6 hosts in all"
+    assert printed("-n", "1", "--host", "slow.test")[-1] == "6 hosts in all"
+    assert main(["hosts", "--output", str(tmp_path), "--host", "no.test"], standalone_mode=False) == 1
+    assert capsys.readouterr().err.endswith("the store knows no host no.test\n")
