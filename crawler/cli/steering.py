@@ -282,8 +282,10 @@ def _preview(preview: Mapping[str, Any]) -> list[str]:
         f"queued URLs that fall out of scope: {count(preview['queued_dropped'])}{at_least}",
         f"denied URLs that come back: {count(preview['denied_back'])}{at_least}",
     ]
+    compared = preview["hosts_compared"]
+    of = f" among the first {count(compared)} compared" if compared < preview["hosts"] else ""
     for verb, words in (("come", "hosts that come into scope"), ("go", "hosts that go out of scope")):
         hosts, named = preview[f"hosts_{verb}_count"], preview[f"hosts_{verb}"]
         more = f" and {count(hosts - len(named))} more" if hosts > len(named) else ""
-        shown.append(f"{words}: {', '.join(named)}{more}" if hosts else f"{words}: none")
+        shown.append(f"{words}{of}: {', '.join(named)}{more}" if hosts else f"{words}{of}: none")
     return shown

@@ -55,6 +55,7 @@ from crawler.sinks.base import Sink
 _SEEDS_LOOKED_UP: Final = 1_000  # whether they were taken down
 _SUSPECTS_SHOWN: Final = 100  # at the end
 _ROWS_AT_ONCE: Final = 1_000  # hosts of one query of the store
+_PREVIEW_S: Final = 1.0  # for which a preview compares hosts
 _HOSTS_NAMED: Final = 20  # of those that come and go, in a preview
 
 
@@ -379,19 +380,26 @@ class Engine:
         return [one for one in seeds if _judge_seed(one, scope) is None]
 
     async def preview(self, options: EngineConfiguration) -> dict[str, object]:
-        """The known hosts that the scope of new options would add and remove, and how many URLs that would change."""
+        """The known hosts that the scope of new options would add and remove, and how many URLs that would change.
+        `hosts_compared` of `hosts` were compared, in _PREVIEW_S.
+        """
         old, new = self.url_policy.scope, self._scope_under(options)
         if new is old:
             return {"scope_changes": False}
         known = set(new.seed_hosts | old.seed_hosts)
-        after = 0
+        after = hosts = 0
+        end_mono = self.clock.mono() + _PREVIEW_S
         while rows := await self.frontier.host_rows(after=after, limit=_ROWS_AT_ONCE):
-            after = rows[-1].id
+            after, hosts = rows[-1].id, hosts + len(rows)
             known |= {row.origin.host for row in rows if new.has_host(row.origin.host) != old.has_host(row.origin.host)}
+            if self.clock.mono() >= end_mono:
+                break
         come = sorted(host for host in known if new.has_host(host) and not old.has_host(host))
         go = sorted(host for host in known if old.has_host(host) and not new.has_host(host))
         return {
             "scope_changes": True,
+            "hosts": self.frontier.totals().hosts,
+            "hosts_compared": hosts,
             "hosts_come": come[:_HOSTS_NAMED],
             "hosts_come_count": len(come),
             "hosts_go": go[:_HOSTS_NAMED],

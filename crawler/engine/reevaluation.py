@@ -27,6 +27,7 @@ from crawler.obs.events import Event
 
 SLICE: Final = 500
 COUNT_LIMIT: Final = 200_000  # URLs that a preview judges
+COUNT_S: Final = 1.0  # for which it judges them
 MAX_LINES_SHOWN: Final = 50  # of the lines that a robots.txt got, and of those that it lost
 _ROBOTS_CHECK_S: Final = 60.0  # how often expired robots.txt files are searched
 _RETRY_S: Final = 5.0  # until a host that could not be re-evaluated is tried again
@@ -222,14 +223,17 @@ class Reevaluation:
     async def count(self, scope: Scope) -> dict[str, object]:
         """Count the changes of a new scope: queued URLs that it would deny, and denied URLs that would be queued.
 
-        At most COUNT_LIMIT URLs are judged; `complete` says whether all were.
+        At most COUNT_LIMIT URLs are judged, for COUNT_S; `complete` says whether all were.
         """
         dropped = back = judged = 0
+        end_mono = self._clock.mono() + COUNT_S
         complete = True
         table, after_id = self._scheduler.host_table, 0
         while complete and (host_rows := await self._frontier.host_rows(after=after_id, limit=SLICE)):
             after_id = host_rows[-1].id
             for host in map(table.outline, host_rows):
+                if not complete:
+                    break
                 for state in (UrlState.QUEUED, UrlState.DENIED):
                     after: UrlRow | None = None
                     while complete:
@@ -241,7 +245,7 @@ class Reevaluation:
                             await self._scheduler.load_rules(host)
                             back += sum(self._verdict(row, state, host, scope) is None for row in let_in)
                         judged += len(rows)
-                        complete = judged < COUNT_LIMIT
+                        complete = judged < COUNT_LIMIT and self._clock.mono() < end_mono
                         if len(rows) < SLICE:
                             break
                         after = rows[-1]

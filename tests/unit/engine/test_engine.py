@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 
 from crawler.core.enums import StoppedBy
+from crawler.core.models import HostRow
 from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
 from crawler.engine.engine import Engine
 from crawler.engine.options import EngineConfiguration, EngineOptions
 from crawler.frontier.base import FrontierFull
-from tests.support.engine import AT_ONCE, POLITE, Harness
+from tests.support.engine import AT_ONCE, POLITE, Harness, seed
 from tests.support.memory_frontier import MemoryFrontier
 from tests.support.scripted_web import page, response
 from tests.support.virtual_time import elapse, run
@@ -57,6 +58,31 @@ def test_a_crawl_goes_on_under_other_options() -> None:
         assert {crawl.settled.get(url, "denied") for url in excluded} == {"denied"}
         engine.drain()
         assert await running is StoppedBy.SIGNAL
+        await crawl.close()
+
+    run(main())
+
+
+def test_a_preview_of_many_hosts_compares_the_first() -> None:
+    """It ends with its time, and says how far it came."""
+
+    async def main() -> None:
+        crawl = harness()
+        engine, frontier = crawl.engine, crawl.frontier
+        await crawl.open()
+        await frontier.add([seed(f"https://h{n}.test/") for n in range(20)], now=0.0)
+        host_rows, asked = frontier.host_rows, 0
+
+        async def slow(*, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
+            nonlocal asked
+            asked += 1
+            await asyncio.sleep(0.4)
+            return await host_rows(after=after, limit=4, with_work=with_work)
+
+        frontier.host_rows = slow  # type: ignore[method-assign]
+        preview = await engine.preview(replace(engine.options, scope=ScopeOptions(hosts=("a.test", "h1.test"))))
+        assert (preview["hosts"], preview["hosts_compared"], preview["complete"]) == (21, 12, False)
+        assert asked <= 7
         await crawl.close()
 
     run(main())
