@@ -133,6 +133,31 @@ class HostsBelow(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class HostSearch:
+    """The hosts whose name has `text` in it, or whose origin has a `text` with a colon, that are in one of `states` at
+    `at` (schedule time; values of HostState), and not in `without`: the first `limit` by `order` (broken, queued,
+    fetched or host).
+    """
+
+    text: str
+    states: Collection[str]
+    order: str
+    limit: int
+    at: float
+    without: Collection[int] = ()
+
+
+class FoundHosts(NamedTuple):
+    """A slice of a search: its first hosts in no order, the number of all that match, and the next `after`, None at the
+    end.
+    """
+
+    rows: Sequence[HostRow]
+    matching: int
+    after: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Leaving:
     """Hosts and politeness keys that leave memory, or whose state is to be stored. Times are in schedule time."""
 
@@ -328,6 +353,11 @@ class Frontier(Protocol):
 
     async def hosts_below(self, name: str) -> HostsBelow:
         """The hosts whose name ends with a dot and `name`. The store looks through all names, in slices."""
+
+    async def search_hosts(self, search: HostSearch, *, after: int) -> FoundHosts:
+        """Search the next slice of the hosts with an id above `after`. A block that is not stored with a host does not
+        count for its state, and neither does a back-off of its politeness key.
+        """
 
     async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
         """Up to `limit` hosts with an id above `after`, in the order of their ids: all, or those that have work."""

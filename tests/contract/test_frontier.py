@@ -1,7 +1,7 @@
 """The contract of frontiers (crawler/frontier/base.py), tested on each of them."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -21,6 +21,7 @@ from crawler.core.models import (
     Denied,
     Discovered,
     Failed,
+    HostReadiness,
     HostRow,
     HostTemplates,
     NotModified,
@@ -50,6 +51,7 @@ from crawler.frontier.base import (
     Frontier,
     FrontierLocked,
     HostsBelow,
+    HostSearch,
     Leaving,
     Receipt,
     Totals,
@@ -1264,6 +1266,46 @@ async def test_hosts_below_a_name_are_found_by_it(store: Store) -> None:
         assert await frontier.hosts_below("a.example") == HostsBelow([1, 4, 5, 6], 3)
         assert (await frontier.hosts_below("example")).names == 5
         assert await frontier.hosts_below("com") == HostsBelow([], 0)
+
+
+async def test_hosts_are_searched_by_text_and_state(store: Store) -> None:
+    """By the state that the store knows; those of `without` are left out, and the number of all is counted."""
+    async with store.opened() as (frontier, _):
+        names = ["a", "b", "c", "d", "e"]
+        for n, name in enumerate(names):
+            await add(frontier, *(f"https://{name}.example/{m}" for m in range(n + 1)))
+        await add(frontier, "http://a.example:8080/")
+        held = RobotsRecord("unreachable", 503, None, NOW, NOW + 9)
+        await frontier.settle(
+            batch(visit(Task(0, "https://b.example/robots.txt", TaskKind.ROBOTS), robots=held, host_id=2))
+        )
+        parked = [HostReadiness(3, NOW + 60, "backoff", 1, "x", has_responded=True), HostReadiness(4, 9e99, "blocked")]
+        await frontier.exchange(Leaving(hosts=[*parked, HostReadiness(5, NOW, has_responded=True)]), Wanted())
+        states = {"new": [1, 6], "held": [2], "backoff": [3], "blocked": [4], "ready": [5]}
+
+        async def searched(
+            text: str = "",
+            *wanted: str,
+            order: str = "host",
+            limit: int = 9,
+            at: float = NOW,
+            without: Sequence[int] = (),
+        ) -> tuple[list[int], int]:
+            search = HostSearch(text, wanted or tuple(states), order, limit, at, without)
+            found, matching, after = await frontier.search_hosts(search, after=0)
+            assert after is None
+            return sorted(row.id for row in found), matching
+
+        for state, ids in states.items():
+            assert await searched("", state) == (ids, len(ids))
+        assert await searched("", "ready", at=NOW + 61) == ([3, 5], 2)
+        assert await searched("example") == ([1, 2, 3, 4, 5, 6], 6)
+        assert await searched("example", without=[1, 5]) == ([2, 3, 4, 6], 4)
+        for text, ids in {"b.": [2], "p://a": [6], "s://a.example": [1], ":8080": [6], "https": [], "%": []}.items():
+            assert await searched(text) == (ids, len(ids))
+        for order, first in {"broken": [2, 3], "queued": [4, 5], "fetched": [1, 2], "host": [1, 6]}.items():
+            assert await searched(order=order, limit=2) == (first, 6)
+        assert (await frontier.search_hosts(HostSearch("", ("new",), "host", 9, NOW), after=1)).matching == 1
 
 
 async def test_urls_that_failed_in_an_outage_are_due_after_it(store: Store) -> None:

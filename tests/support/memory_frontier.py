@@ -48,9 +48,11 @@ from crawler.frontier.base import (
     EndedWith,
     Entered,
     Forgotten,
+    FoundHosts,
     FrontierLocked,
     HostCount,
     HostsBelow,
+    HostSearch,
     Leaving,
     Receipt,
     Recovered,
@@ -412,6 +414,31 @@ class MemoryFrontier:
     async def hosts_below(self, name: str) -> HostsBelow:
         below = [one.row for origin, one in self._hosts.items() if origin.host.endswith(f".{name}")]
         return HostsBelow(sorted(row.id for row in below), len({row.origin.host for row in below}))
+
+    async def search_hosts(self, search: HostSearch, *, after: int) -> FoundHosts:
+        def state(row: HostRow) -> str:
+            if row.parked == "blocked":
+                return "blocked"
+            if row.parked == "robots" or (row.robots is not None and row.robots.verdict == "unreachable"):
+                return "held"
+            if row.parked == "backoff" and row.ready_at > search.at:
+                return "backoff"
+            return "new" if row.robots is None and not row.has_responded else "ready"
+
+        orders: dict[str, Callable[[HostRow], tuple[Any, ...]]] = {
+            "broken": lambda row: ({"held": 0, "backoff": 1, "blocked": 2}.get(state(row), 3), -row.queued),
+            "queued": lambda row: (-row.queued, row.id),
+            "fetched": lambda row: (-row.fetched, row.id),
+            "host": lambda row: (row.origin.host, row.id),
+        }
+        rows = [one.as_row() for one in self._hosts.values()]
+        found = [
+            row
+            for row in rows
+            if row.id > after and row.id not in search.without and state(row) in search.states
+            and (search.text in row.origin.host or (":" in search.text and search.text in str(row.origin)))
+        ]  # fmt: skip
+        return FoundHosts(sorted(found, key=orders[search.order])[: search.limit], len(found), None)
 
     async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
         self._commit()

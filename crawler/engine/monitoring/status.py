@@ -6,8 +6,9 @@ from counters of other parts, without a wait.
 Invariant: a Status shares nothing with the engine, and can be written as JSON.
 """
 
+import asyncio
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -36,10 +37,12 @@ from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.connection import Exchange
 from crawler.fetch.pool_statistics import PoolStats
-from crawler.frontier.base import Frontier, Totals
+from crawler.frontier.base import Frontier, HostSearch, Totals
 
 _HOSTS_COST: Final = 50.0  # counting all hosts takes at most a fiftieth of the time
-_HOSTS_AT_ONCE: Final = 2_000  # of a search: two milliseconds
+_HOSTS_AT_ONCE: Final = 2_000  # of a search in memory: two milliseconds
+_BLOCKS_AT_MOST: Final = 200  # whose hosts a search looks up by name
+SEARCHED_AT_MOST: Final = 1_000_000  # hosts of the store that a search looks through: half a second
 BROKEN: Final = (HostState.HELD, HostState.BACKOFF, HostState.BLOCKED)
 _SEVERITY: Final = {state: place for place, state in enumerate(BROKEN)}
 HOST_SORTS: Final[Mapping[str, Callable[[Host, HostState], tuple[Any, ...]]]] = {
@@ -393,25 +396,46 @@ class Monitor:
 
     async def find_hosts(self, *, text: str, state: str, sort: str, limit: int) -> dict[str, object]:
         """The first `limit` hosts in order of `sort` whose name has `text` in it, or whose origin has a `text` with a
-        colon, and that are in `state` ("" for any, "broken" for BROKEN), and how many there are. Other tasks run
-        meanwhile, however many hosts there are.
+        colon, and that are in `state` ("" for any, "broken" for BROKEN), how many match, and how many were `searched`:
+        those in memory, and SEARCHED_AT_MOST of those in the store. Other tasks run meanwhile.
         """
         key, text = HOST_SORTS[sort], text.lower()
         wanted = BROKEN if state == "broken" else (state,) if state else tuple(HostState)
-        first: list[tuple[tuple[Any, ...], Host]] = []
-        matching = after = 0
-        while rows := await self._frontier.host_rows(after=after, limit=_HOSTS_AT_ONCE):
-            after, now = rows[-1].id, self._clock.mono()
-            hosts = [
-                self._host_table.outline(row)
-                for row in rows
-                if text in row.origin.host or (":" in text and text in str(row.origin))
-            ]
-            found = [(key(host, its_state), host) for host in hosts if (its_state := state_of(host, now)) in wanted]
+        table, first, matching = self._host_table, _First(key, limit), 0
+
+        def is_named(host: Host) -> bool:
+            return text in host.origin.host or (":" in text and text in str(host.origin))
+
+        looked_at = dict(table.hosts)
+        if HostState.BLOCKED in wanted:  # a host in the store is parked as blocked when it would have been requested
+            for block in table.blocklist.all()[:_BLOCKS_AT_MOST]:
+                for row in await self._frontier.hosts_named(block.name):
+                    looked_at.setdefault(row.id, table.outline(row))
+        hosts = list(looked_at.values())
+        for start in range(0, len(hosts), _HOSTS_AT_ONCE):
+            now, some = self._clock.mono(), filter(is_named, hosts[start : start + _HOSTS_AT_ONCE])
+            found = [(host, its_state) for host in some if (its_state := state_of(host, now)) in wanted]
             matching += len(found)
-            first = heapq.nsmallest(limit, first + found, key=lambda one: one[0])
+            first.add(found)
+            await asyncio.sleep(0)
+        search = HostSearch(
+            text, [str(one) for one in wanted], "queued" if sort == "busy" else sort, limit,
+            table.schedule_at(self._clock.mono()), looked_at.keys(),
+        )  # fmt: skip
+        after: int | None = 0
+        while after is not None and after < SEARCHED_AT_MOST:
+            rows, matching_rows, after = await self._frontier.search_hosts(search, after=after)
+            now = self._clock.mono()
+            outlines = [(host, state_of(host, now)) for host in map(table.outline, rows)]
+            found = [(host, its_state) for host, its_state in outlines if its_state in wanted]
+            matching += matching_rows - (len(outlines) - len(found))  # the store does not know back-offs of keys
+            first.add(found)
         total = (self._frontier.totals()).hosts
-        return {"total": total, "matching": matching, "hosts": [self._host_row(host) for _, host in first]}
+        searched = total if after is None else min(total, after + len(looked_at))
+        return {
+            "total": total, "matching": matching, "searched": searched,
+            "hosts": [self._host_row(host) for host in first.hosts],
+        }  # fmt: skip
 
     def _host_row(self, host: Host) -> dict[str, object]:
         now, now_at = self._clock.mono(), self._clock.now()
@@ -452,6 +476,23 @@ class Monitor:
             age_s = round(max(0.0, now - worker.since_mono), 3)
             found.append(InFlight(task.url, task.kind, task.attempt, stage, age_s, *of_connection))
         return found
+
+
+class _First:
+    """The first `limit` hosts in order of `key`, of those that were added."""
+
+    def __init__(self, key: Callable[[Host, HostState], tuple[Any, ...]], limit: int) -> None:
+        self._key, self._limit = key, limit
+        self._found: list[tuple[tuple[Any, ...], Host]] = []
+
+    def add(self, hosts: Iterable[tuple[Host, HostState]]) -> None:
+        """Add hosts, with their states."""
+        found = [*self._found, *((self._key(host, state), host) for host, state in hosts)]
+        self._found = heapq.nsmallest(self._limit, found, key=lambda one: one[0])
+
+    @property
+    def hosts(self) -> list[Host]:
+        return [host for _, host in self._found]
 
 
 def state_of(host: Host, now_mono: float) -> HostState:

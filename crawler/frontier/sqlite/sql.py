@@ -117,6 +117,31 @@ HOSTS_NAMED: Final = HOSTS.format(where="host = ? ORDER BY id")
 HOSTS_AFTER: Final = HOSTS.format(where="id > ? ORDER BY id LIMIT ?")
 HOSTS_WITH_WORK: Final = HOSTS.format(where="id > ? AND (queued + suspects) > 0 ORDER BY id LIMIT ?")
 HOSTS_OF_IDS: Final = HOSTS.format(where="id IN (SELECT value FROM json_each(?)) ORDER BY id")
+_SEARCH: Final = """
+WITH searched AS MATERIALIZED (
+  SELECT host.id, host.host, queued, fetched,
+         CASE WHEN parked = 'blocked' THEN 'blocked'
+           WHEN parked = 'robots' OR verdict = 'unreachable' THEN 'held'
+           WHEN parked = 'backoff' AND ready_at > ?5 THEN 'backoff'
+           WHEN verdict IS NULL AND responded = 0 THEN 'new'
+           ELSE 'ready' END AS state
+  FROM host LEFT JOIN robots ON robots.host = host.id
+  WHERE host.id > ?1 AND host.id <= ?2
+    AND (instr(host.host, ?3) OR (instr(?3, ':') AND instr(
+      scheme || '://' || host.host || iif(port = iif(scheme = 'https', 443, 80), '', ':' || port), ?3)))
+    AND host.id NOT IN (SELECT value FROM json_each(?6))),
+matching AS MATERIALIZED (SELECT * FROM searched WHERE state IN (SELECT value FROM json_each(?4)))
+SELECT json_array((SELECT count(*) FROM matching),
+                  json((SELECT json_group_array(id) FROM (SELECT id FROM matching ORDER BY {order} LIMIT ?7))))"""
+SEARCH: Final = {
+    order: _SEARCH.format(order=columns)
+    for order, columns in (
+        ("broken", "CASE state WHEN 'held' THEN 0 WHEN 'backoff' THEN 1 WHEN 'blocked' THEN 2 ELSE 3 END, queued DESC"),
+        ("queued", "queued DESC, id"),
+        ("fetched", "fetched DESC, id"),
+        ("host", "host, id"),
+    )
+}
 # The index of names has all that these need.
 END_OF_NAMES: Final = "SELECT host FROM host WHERE host > ? ORDER BY host LIMIT 1 OFFSET ?"
 NAMES_BELOW: Final = """

@@ -37,9 +37,11 @@ from crawler.frontier.base import (
     EndedWith,
     Entered,
     Forgotten,
+    FoundHosts,
     FrontierFull,
     HostCount,
     HostsBelow,
+    HostSearch,
     Leaving,
     Receipt,
     Recovered,
@@ -60,6 +62,8 @@ T = TypeVar("T")
 Slice = tuple[dict[int, int], int | None]  # queued URLs of each host, and where the next slice starts
 
 _NAMES_AT_ONCE: Final = 50_000  # of hosts: ten milliseconds, for which other calls wait
+_SEARCHED_AT_ONCE: Final = 20_000  # hosts: some ten milliseconds
+_HOSTS_ONE_BY_ONE: Final = 1_000  # of a requeue; of more, all URLs are read in their order
 _LAST_NAME: Final = "\x7f"  # sorts after every host name
 
 
@@ -357,6 +361,19 @@ class SqliteFrontier:
             ids += rows[0]
             names, after = names + rows[1], end
         return HostsBelow(sorted(ids), names)
+
+    async def search_hosts(self, search: HostSearch, *, after: int) -> FoundHosts:
+        lists = json_list(list(search.states)), json_list(list(search.without))  # copied: the caller changes it later
+        end = after + _SEARCHED_AT_ONCE
+
+        def read(writer: Writer) -> FoundHosts:
+            get = writer.database.get
+            values = (after, end, search.text, lists[0], search.at, lists[1], search.limit)
+            matching, ids = orjson.loads(get(sql.SEARCH[search.order], values))
+            rows = orjson.loads(get(sql.HOSTS_OF_IDS, (json_list(ids),)))
+            return FoundHosts([host_row(row) for row in rows], matching, end if end < get(sql.LAST_HOST) else None)
+
+        return await self._run(read)
 
     async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
         return await self._host_rows(sql.HOSTS_WITH_WORK if with_work else sql.HOSTS_AFTER, (after, limit))

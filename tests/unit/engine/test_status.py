@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -22,12 +23,12 @@ from crawler.engine.monitoring.status import Monitor, Status
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Batch, BlockedHost, Receipt
 from crawler.obs.events import Event
-from tests.support.engine import AT_ONCE, POLITE, Harness
+from tests.support.engine import AT_ONCE, POLITE, Harness, seed
 from tests.support.log_lines import COMMON, problems
 from tests.support.quick_frontier import QuickFrontier
 from tests.support.scripted_web import NO_CONNECTIONS, page, response
 from tests.support.trap_site import TrapSite
-from tests.support.virtual_time import LoopClock, elapse, run, virtual_loop
+from tests.support.virtual_time import EPOCH, LoopClock, elapse, run, virtual_loop
 
 DAEMON = EngineOptions(workers=8, linger_s=None, min_free=0, drain_s=5.0)
 ROOT = "https://a.test/"
@@ -341,5 +342,37 @@ def test_a_plot_has_a_point_every_ten_seconds_of_the_last_hour() -> None:
         assert set(columns["queued"]) == {7}
         assert set(columns["reuse"]) == {None}
         assert all(0.1 < p50 <= p95 <= 0.25 for p50, p95 in zip(columns["p50_s"], columns["p95_s"], strict=True))
+
+    run(main())
+
+
+def test_a_search_looks_through_hosts_in_memory_and_in_the_store() -> None:
+    """Each once, by the same states and orders, and it says how many hosts it looked through."""
+
+    async def main() -> None:
+        engine = Harness("https://h0.test/", engine=replace(DAEMON, active_hosts=2), politeness=POLITE)
+        engine.web.other = lambda origin, task: response(404 if task.kind is TaskKind.ROBOTS else 200, page())
+        await engine.open()
+        urls = [f"https://h{n}.test/{m}" for n in range(9) for m in range(n + 1)]
+        engine.scheduler.discoveries_stored(await engine.frontier.add([seed(url) for url in urls], now=0.0))
+        await engine.scheduler.workbench.exchange()
+        find = engine.monitor.find_hosts
+        in_memory = len(engine.host_table.hosts)
+        assert 0 < in_memory < 9
+
+        async def shown(state: str = "", sort: str = "queued", text: str = "", limit: int = 3) -> tuple[Any, list[str]]:
+            found: dict[str, Any] = await find(text=text, state=state, sort=sort, limit=limit)
+            assert (found["total"], found["searched"]) == (9, 9)
+            return found["matching"], [host["host"].removeprefix("https://")[:2] for host in found["hosts"]]
+
+        assert await shown() == (9, ["h8", "h7", "h6"])
+        assert await shown("new", "host") == (9, ["h0", "h1", "h2"])
+        assert await shown(text="7.t") == (1, ["h7"])
+        assert await shown("broken") == (0, [])
+        engine.engine.blocklist.add(BlockedHost("h5.test", "host", EPOCH, ""))
+        engine.scheduler.blocklist_changed()
+        assert await shown("blocked") == (1, ["h5"])
+        assert (await shown(limit=9))[0] == 9
+        await engine.close()
 
     run(main())
