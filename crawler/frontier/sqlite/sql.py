@@ -456,13 +456,13 @@ _REQUEUABLE: Final = """
 SELECT json_group_array(json_array(url, host, state))
 FROM (
   SELECT v.url, u.host, u.state FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
-  WHERE v.url > ? AND v.url <= ? AND u.state NOT IN ('queued', 'forgotten'){more} ORDER BY v.url)"""
+  WHERE {of} AND u.state NOT IN ('queued', 'forgotten'){more} ORDER BY v.url)"""
 
 
 def requeuable(
-    errors: Sequence[str], statuses: Sequence[int], host_ids: Sequence[int] | None
+    errors: Sequence[str], statuses: Sequence[int], host_ids: Sequence[int] | None, *, by_ids: bool = False
 ) -> tuple[str, tuple[str, ...]]:
-    """The statement that selects URLs of a range by their last visit, and its values after the range."""
+    """The statement that selects URLs of a range, or of a list of ids, by their last visit, and its other values."""
     more, values = "", []
     for condition, wanted in (
         (" AND v.last_error IN (SELECT value FROM json_each(?))", errors or None),
@@ -472,7 +472,8 @@ def requeuable(
         if wanted is not None:
             more += condition
             values.append(orjson.dumps(wanted).decode())
-    return _REQUEUABLE.format(more=more), tuple(values)
+    of = "v.url IN (SELECT value FROM json_each(?))" if by_ids else "v.url > ? AND v.url <= ?"
+    return _REQUEUABLE.format(of=of, more=more), tuple(values)
 
 
 # A new visit starts with no attempts. A waiting URL keeps its first attempt, since its host counts it as fetched.

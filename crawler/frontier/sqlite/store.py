@@ -314,7 +314,13 @@ class SqliteFrontier:
         return self._last_totals if self._writer is None else self._writer.totals
 
     async def requeue(self, ending: EndedWith, *, dry_run: bool = False) -> dict[int, int]:
-        return await self._run_slices(partial(Writer.requeue, ending=ending, dry_run=dry_run))
+        if ending.host_ids is None or len(ending.host_ids) > _HOSTS_ONE_BY_ONE:
+            return await self._run_slices(partial(Writer.requeue, ending=ending, dry_run=dry_run))
+        queued: dict[int, int] = {}
+        for host_id in ending.host_ids:  # the others' URLs are not read
+            of_host = partial(Writer.requeue_of_host, host_id=host_id, ending=ending, dry_run=dry_run)
+            queued |= await self._run_slices(of_host, takedown.LOWEST)
+        return queued
 
     async def queue_visited(self, found: Sequence[Discovered]) -> dict[int, int]:
         return await self._run(lambda writer: writer.queue_visited(found))

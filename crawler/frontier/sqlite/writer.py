@@ -209,12 +209,29 @@ class Writer:
         end = after + REQUEUE_SLICE
         statement, values = sql.requeuable(ending.errors, ending.statuses, ending.host_ids)
         found: list[StateRow] = orjson.loads(self._db.get(statement, (after, end, *values)))
-        if found and not dry_run:
+        if not dry_run:
+            self._requeue(found)
+        return _by_host(found), self._unless_last(end)
+
+    def requeue_of_host(
+        self, after: int, *, host_id: int, ending: EndedWith, dry_run: bool
+    ) -> tuple[dict[int, int], int | None]:
+        """As `requeue`, of one host: after a cursor, takedown.LOWEST at first. Returns also the next cursor."""
+        of_host = sql.URLS_OF_HOST if self.seen is None else sql.URLS_OF_HOST_BY_ID
+        rows = orjson.loads(self._db.get(of_host, (host_id, after, REQUEUE_SLICE)))
+        statement, values = sql.requeuable(ending.errors, ending.statuses, None, by_ids=True)
+        ids = json_list([row[0] for row in rows])
+        found: list[StateRow] = orjson.loads(self._db.get(statement, (ids, *values)))
+        if not dry_run:
+            self._requeue(found)
+        return _by_host(found), rows[-1][1] if len(rows) == REQUEUE_SLICE else None
+
+    def _requeue(self, found: Sequence[StateRow]) -> None:
+        if found:
             with self.change() as change:
                 ids = self._set_state(found, UrlState.QUEUED, change)
                 self._db.run(sql.START_AGAIN, (ids,))
                 self._db.run(sql.END_SUSPECTS, (ids,))
-        return _by_host(found), self._unless_last(end)
 
     def queue_visited(self, found: Sequence[Discovered]) -> dict[int, int]:
         """See Frontier.queue_visited."""

@@ -8,8 +8,10 @@ import pytest
 
 from crawler.core.enums import SinkFileState
 from crawler.core.models import Counters, RecordLocation, SinkFile
+from crawler.frontier.base import EndedWith
 from crawler.frontier.sqlite import insertions as module
 from crawler.frontier.sqlite import store as store_module
+from crawler.frontier.sqlite import writer as writer_module
 from crawler.frontier.sqlite.database import Database
 from crawler.frontier.sqlite.rows import counters_from
 from crawler.frontier.sqlite.store import SqliteFrontier
@@ -96,4 +98,25 @@ async def test_hosts_below_a_name_are_the_same_in_slices_of_any_size(monkeypatch
         for size in (1, 2, 3, 7):
             monkeypatch.setattr(store_module, "_NAMES_AT_ONCE", size)
             assert await frontier.hosts_below("a.example") == whole
+        await frontier.close(clean=True)
+
+
+@pytest.mark.parametrize("duplicates", ["exact", "filter"])
+async def test_the_urls_of_one_host_are_queued_again_in_slices(
+    duplicates: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many one has; those of other hosts are not read."""
+    with fast_folder() as folder:
+        frontier = SqliteFrontier(folder / "frontier.db", duplicates=duplicates)
+        await frontier.open()
+        await frontier.add([found(f"https://{'ab'[n % 2]}.example/{n}") for n in range(12)], now=NOW)
+        for host_id in (1, 2):
+            tasks = await frontier.take(host_id, 5, leased=())
+            await frontier.settle(batch(*(visit(task, host_id=host_id) for task in tasks)))
+        for size in (1, 2, 5, 6, 7):
+            monkeypatch.setattr(writer_module, "REQUEUE_SLICE", size)
+            ending = EndedWith(statuses=(200,), host_ids=(1,))
+            assert await frontier.requeue(ending, dry_run=True) == {1: 5}
+        assert await frontier.requeue(ending) == {1: 5}
+        assert frontier.totals().queued == 7
         await frontier.close(clean=True)
