@@ -95,7 +95,8 @@ def command(
     is_complete, gathered = True, None
     with StoreReader(crawl.paths.frontier, is_live=is_live) as reader:
         total = reader.totals().get("hosts", 0)
-        if limit is None or limit > LOOKED_AT or total <= LOOKED_AT or not reader.has_keys:
+        is_small = total <= LOOKED_AT or not reader.has_keys
+        if is_small or (not hosts and (limit is None or limit > LOOKED_AT)):
             gathered = read_totals(crawl, since_at)
             found = views(reader, politeness, gathered.tally.hosts, state.states, open_now, now=now)
             total = len(found)
@@ -107,6 +108,7 @@ def command(
             ids, is_complete = first_hosts(
                 reader, sort=sort, hosts=names, states=states, now=now,
                 tallies=gathered.tally.hosts if gathered is not None else {},
+                limit=total if limit is None or limit > LOOKED_AT else LOOKED_AT,
             )  # fmt: skip
             found = views(reader, politeness, {}, state.states, open_now, now=now, host_ids=ids)
             chosen = sorted(filter(is_chosen, found), key=SORTS[sort])
@@ -119,9 +121,12 @@ def command(
                 host_ids=[id_ for name in shown_names for id_ in reader.host_ids(name)],
             )  # fmt: skip
             shown = sorted((view for view in found if view.origin in origins), key=SORTS[sort])
+        is_known = any(is_one(_name(view)) for view in found) or any(
+            reader.first_hosts("host", name, now=now, limit=1) for name in names
+        )
     for problem in gathered.problems:
         say(problem)
-    if hosts and not any(is_one(_name(view)) for view in found):
+    if hosts and not is_known:
         say(f"the store knows no host {' or '.join(hosts)}")
         return Exit.FINDINGS
     if as_json:

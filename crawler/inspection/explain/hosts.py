@@ -158,8 +158,9 @@ def first_hosts(
     states: Collection[str],
     now: float,
     tallies: Mapping[str, HostTally],
+    limit: int,
 ) -> tuple[list[int], bool]:
-    """The ids of the hosts among which the first by `sort` are, and whether these are all: LOOKED_AT that the store
+    """The ids of the hosts among which the first by `sort` are, and whether these are all: `limit` that the store
     finds first in about this order, and as many that may not be requested now. `hosts`: only those named so ("*.name":
     all below it). `states`: those that are shown; () shows all.
     """
@@ -168,13 +169,13 @@ def first_hosts(
     if sort == "slow":
         is_one = host_test(tuple(hosts))
         names = sorted(tallies, key=lambda name: -(tallies[name].spread.quantile(0.95) or 0.0))
-        names = [name for name in names if not hosts or is_one(name.strip("[]"))][:LOOKED_AT]
+        names = [name for name in names if not hosts or is_one(name.strip("[]"))][:limit]
     ids: dict[int, None] = {}
     is_complete = sort != "slow"
     for name in names:
         for parked in {only_parked, only_parked or sort in ("state", "until")}:
-            found = reader.first_hosts(_ORDERS[sort], name, only_parked=parked, now=now, limit=LOOKED_AT)
-            is_complete = is_complete and len(found) < LOOKED_AT
+            found = reader.first_hosts(_ORDERS[sort], name, only_parked=parked, now=now, limit=limit)
+            is_complete = is_complete and len(found) < limit
             ids |= dict.fromkeys(found)
     return list(ids), is_complete
 

@@ -13,7 +13,6 @@ from crawler.core.options import PolitenessOptions, Rules
 from crawler.frontier.base import BlockedHost, Leaving, Wanted
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.explain import hosts as module
 from crawler.inspection.explain.hosts import (
     SORTS,
     STATES,
@@ -164,7 +163,7 @@ async def test_why_reads_no_log_for_a_host_without_requests(tmp_path: Path) -> N
         assert read == ["b.one.test"]
 
 
-async def test_the_first_hosts_are_those_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_first_hosts_are_those_of_all(tmp_path: Path) -> None:
     """With a bound larger than the store every order and state gives what reading all hosts gives. With a smaller one
     those that may not be requested are found all the same, and the result says that it is a part.
     """
@@ -172,10 +171,11 @@ async def test_the_first_hosts_are_those_of_all(tmp_path: Path, monkeypatch: pyt
     await store(path)
     options = PolitenessOptions(delay_s=1.0)
     with StoreReader(path, is_live=False) as reader:
+        limit = 9
         every = {view.origin: view for view in views(reader, options, {}, {}, None, now=NOW)}
 
         def first(sort: str = "queued", states: tuple[str, ...] = (), hosts: tuple[str, ...] = ()) -> list[HostView]:
-            ids, _ = first_hosts(reader, sort=sort, hosts=hosts, states=states, now=NOW, tallies={})
+            ids, _ = first_hosts(reader, sort=sort, hosts=hosts, states=states, now=NOW, tallies={}, limit=limit)
             return views(reader, options, {}, {}, None, now=NOW, host_ids=ids)
 
         for sort in set(SORTS) - {"slow"}:
@@ -187,13 +187,13 @@ async def test_the_first_hosts_are_those_of_all(tmp_path: Path, monkeypatch: pyt
         assert {view.host for view in first(hosts=("*.one.test",))} == {"a.one.test", "b.one.test"}
         assert first(hosts=("test",)) == []
         tallies = {"b.one.test": HostTally(), "unknown.test": HostTally()}
-        ids, is_complete = first_hosts(reader, sort="slow", hosts=(), states=(), now=NOW, tallies=tallies)
+        ids, is_complete = first_hosts(reader, sort="slow", hosts=(), states=(), now=NOW, tallies=tallies, limit=limit)
         assert (ids, is_complete) == ([2], False)
-        monkeypatch.setattr(module, "LOOKED_AT", 1)
+        limit = 1
         assert [view.host for view in first("queued")] == ["a.one.test"]
         assert [view.host for view in first("state", states=("backoff",))] != []
         assert {view.host for view in first("state")} == {"a.one.test", "down.test"}
-        assert not first_hosts(reader, sort="state", hosts=(), states=(), now=NOW, tallies={})[1]
+        assert not first_hosts(reader, sort="state", hosts=(), states=(), now=NOW, tallies={}, limit=limit)[1]
 
 
 async def test_a_host_that_the_store_parked_backs_off(tmp_path: Path) -> None:
@@ -216,19 +216,21 @@ async def test_a_command_on_many_hosts_looks_at_the_first(
 ) -> None:
     """The last line says so; without -n in a pipe all are listed."""
     await store(tmp_path / "frontier.db")
-    for place in (module, command):
-        monkeypatch.setattr(place, "LOOKED_AT", 2)
+    monkeypatch.setattr(command, "LOOKED_AT", 2)
 
     def printed(*arguments: str) -> list[str]:
         assert main(["hosts", "--output", str(tmp_path), *arguments], standalone_mode=False) == 0
         return capsys.readouterr().out.splitlines()
 
     assert len(printed("--json")) == len(QUEUED)
+    assert len(printed("--json", "--host", "*.test")) == len(QUEUED)
+    assert len(printed("--json", "--host", "*.one.test", "--host", "down.test")) == 3
     hosts = [orjson.loads(line)["host"] for line in printed("-n", "2", "--sort", "queued", "--json")]
     assert hosts == ["a.one.test", "b.one.test"]
     monkeypatch.setattr(command, "is_terminal", lambda: True)
     last = printed("-n", "1", "--sort", "queued")[-1]
     assert last == "1 of the first 2 hosts that the store finds in this order shown; 6 hosts in all"
     assert printed("-n", "1", "--host", "slow.test")[-1] == "6 hosts in all"
+    assert printed("--host", "slow.test", "--state", "held", "--json") == []  # known, in another state
     assert main(["hosts", "--output", str(tmp_path), "--host", "no.test"], standalone_mode=False) == 1
     assert capsys.readouterr().err.endswith("the store knows no host no.test\n")
