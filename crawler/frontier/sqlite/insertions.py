@@ -6,8 +6,8 @@ were taken down, and the legacy keys of URLs that were taken down. Invariant: al
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, cast
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, cast
 
 import orjson
 
@@ -22,6 +22,16 @@ from crawler.frontier.sqlite.database import Database, json_list
 from crawler.frontier.sqlite.rows import HostChange
 
 
+class NewHost(NamedTuple):
+    """A host whose row is to be inserted. `key` is the id of its politeness key."""
+
+    origin: Origin
+    slot: int
+    domain: str
+    key: int
+    found_at: float
+
+
 @dataclass(slots=True)
 class PendingChange:
     """The changes of a transaction to what is kept in memory. They are applied after its commit."""
@@ -29,7 +39,7 @@ class PendingChange:
     counts: dict[str, int]  # URLs by UrlState, and "hosts"
     hosts: defaultdict[int, HostChange] = field(default_factory=lambda: defaultdict(HostChange))
     ids: dict[Origin, int] = field(default_factory=dict)  # ids of origins that were not in memory
-    new_hosts: list[HostRow] = field(default_factory=list)
+    new_hosts: dict[int, NewHost] = field(default_factory=dict)  # by their ids
     queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen, or queued again
     fresh: set[int] = field(default_factory=set)  # to be added to the Bloom filters
     robots_changed: list[int] = field(default_factory=list)
@@ -75,8 +85,11 @@ class PendingChange:
         self.counts[state] = self.counts.get(state, 0) + count
 
     def receipt(self, links_new: Sequence[int]) -> Receipt:
-        counts = [(row, self.hosts[row.id].queued) for row in self.new_hosts]
-        rows = [replace(row, queued=n, ready_at=self.schedule_at if n else 0.0) for row, n in counts]
+        rows = []
+        for host_id, host in self.new_hosts.items():
+            queued = self.hosts[host_id].queued
+            ready_at = self.schedule_at if queued else 0.0
+            rows.append(HostRow(host_id, host.origin, host.slot, queued=queued, ready_at=ready_at))
         return Receipt(links_new, self.queued, rows, self.robots_changed, self.suspects, self.linked, self.trial_links)
 
 
@@ -188,24 +201,49 @@ class Insertions:
         return change.ids.get(one.origin) if known is None else known
 
     def host_id(self, origin: Origin, found_at: float, change: PendingChange) -> int:
-        """The id of an origin's row, which is inserted if need be; 0 if its host was taken down."""
+        """The id of an origin's row, which `insert_hosts` inserts if need be; 0 if its host was taken down."""
         host_id = self._host_ids.get(origin)
-        if host_id is None and origin.host in self._forgotten_hosts:
-            return 0
         if host_id is None:
-            host_id = self._db.get(sql.HOST_ID, (origin.host, origin.scheme, origin.port))
-        if host_id is not None:
-            return int(host_id)
-        domain = registrable_domain(origin.host)
-        row = HostRow(self._db.get(sql.LAST_HOST) + 1, origin, slot_of(domain), queued=0)
-        key = name_hash(self._key_name(origin.host))
-        self._db.run(
-            sql.INSERT_HOST, (row.id, row.slot, origin.scheme, origin.host, origin.port, domain, found_at, key)
-        )
-        self._db.run(sql.ADD_KEY, (key,))
-        change.new_hosts.append(row)
-        change.counts["hosts"] = change.counts.get("hosts", 0) + 1
-        return row.id
+            host_id = change.ids.get(origin)
+        return self._stored_ids([origin], found_at, change)[origin] if host_id is None else host_id
+
+    def _stored_ids(self, origins: Sequence[Origin], found_at: float, change: PendingChange) -> dict[Origin, int]:
+        """The ids of different origins that are not in memory, as `host_id` returns them."""
+        ids = dict.fromkeys(origins, 0)
+        if self._forgotten_hosts:
+            origins = [origin for origin in origins if origin.host not in self._forgotten_hosts]
+        names = json_list([(origin.host, origin.scheme, origin.port) for origin in origins])
+        for number, host_id in orjson.loads(self._db.get(sql.HOST_IDS_OF, (names,))):
+            ids[origins[number]] = host_id
+        new = [origin for origin in origins if not ids[origin]]
+        if new:
+            first_id = self._db.get(sql.LAST_HOST) + len(change.new_hosts) + 1
+            for host_id, origin in enumerate(new, first_id):
+                domain = registrable_domain(origin.host)
+                key = name_hash(self._key_name(origin.host))
+                ids[origin] = host_id
+                change.new_hosts[host_id] = NewHost(origin, slot_of(domain), domain, key, found_at)
+            change.counts["hosts"] = change.counts.get("hosts", 0) + len(new)
+        return ids
+
+    def insert_hosts(self, change: PendingChange, now: float) -> None:
+        """Insert the rows of new hosts and of their politeness keys, when all their URLs are counted.
+
+        A list of seeds has a new host on each line: each row is written once, not inserted and then updated. `now` is
+        schedule time: when hosts with work are ready.
+        """
+        flat: list[Any] = []
+        keys: dict[int, float | None] = {}
+        for host_id, (origin, slot, domain, key, found_at) in change.new_hosts.items():
+            counted = change.hosts.get(host_id)
+            queued, suspects = (counted.queued, counted.suspects) if counted is not None else (0, 0)
+            ready_at = now if queued + suspects > 0 else None
+            flat += (host_id, slot, origin.scheme, origin.host, origin.port, domain, found_at, key,
+                     queued, suspects, ready_at or 0.0)  # fmt: skip
+            if ready_at is not None or key not in keys:
+                keys[key] = ready_at
+        self._db.run_many(sql.INSERT_HOSTS, flat)
+        self._db.run_many(sql.PUT_NEW_KEYS, [value for key in sorted(keys) for value in (key, keys[key])])
 
     @property
     def has_forgotten_hosts(self) -> bool:
@@ -272,14 +310,14 @@ class Insertions:
         known = [cached_id(one.origin) for one in discovered]
         if None not in known:
             return cast(list[int], known)
-        all_ids: list[int] = []
-        for host_id, one in zip(known, discovered, strict=True):
-            if host_id is None:
-                host_id = ids.get(one.origin)
-            if host_id is None:
-                host_id = ids[one.origin] = self.host_id(one.origin, found_at, change)
-            all_ids.append(host_id)
-        return all_ids
+        missing = dict.fromkeys(
+            one.origin
+            for host_id, one in zip(known, discovered, strict=True)
+            if host_id is None and one.origin not in ids
+        )
+        if missing:
+            ids.update(self._stored_ids(list(missing), found_at, change))
+        return [ids[one.origin] if host_id is None else host_id for host_id, one in zip(known, discovered, strict=True)]
 
     def _put_hints(self, hints: Sequence[_Hint], last_id: int) -> None:
         if self.seen is None:

@@ -79,11 +79,16 @@ BRING_FORWARD: Final = ManyRows(
          AND visit.next_at > max(visit.last_at + hint.after_s, hint.now)""",
 )
 
-INSERT_HOST: Final = (
-    "INSERT INTO host (id, slot, scheme, host, port, domain, found_at, key) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_HOSTS: Final = ManyRows(
+    11, "INSERT INTO host (id, slot, scheme, host, port, domain, found_at, key, queued, suspects, ready_at)"
 )
 LAST_HOST: Final = "SELECT coalesce(max(id), 0) FROM host"
 HOST_ID: Final = "SELECT id FROM host WHERE host = ? AND scheme = ? AND port = ?"
+# Names, as (host, scheme, port), with their number in the list.
+HOST_IDS_OF: Final = """
+SELECT json_group_array(json_array(name.key, host.id))
+FROM json_each(?) AS name
+CROSS JOIN host ON host.host = name.value ->> 0 AND host.scheme = name.value ->> 1 AND host.port = name.value ->> 2"""
 HOST_EXISTS: Final = "SELECT 1 FROM host WHERE id = ?"
 # A host that gets work is ready from now on, unless it backs off or waits for an event. What is queued again may be
 # requested beyond the limit that parked the host.
@@ -375,7 +380,13 @@ END_ACTIVITY: Final = """
 UPDATE politeness_key SET active = 0, ready_at = {}
 WHERE active = 1""".format(_FIRST_READY.format(open_at="open_at"))
 ADD_KEYS: Final = "INSERT OR IGNORE INTO politeness_key (id) SELECT value FROM json_each(?)"
-ADD_KEY: Final = "INSERT OR IGNORE INTO politeness_key (id) VALUES (?)"
+# Keys of new hosts. ready_at: when those with work are ready; NULL if none has any.
+PUT_NEW_KEYS: Final = ManyRows(
+    2,
+    "INSERT INTO politeness_key (id, ready_at)",
+    """ON CONFLICT (id) DO UPDATE SET ready_at = min(coalesce(ready_at, 9e99), max(open_at, excluded.ready_at))
+       WHERE active = 0 AND excluded.ready_at IS NOT NULL""",
+)
 LEAVE_KEYS: Final = ManyRows(
     3,
     "WITH gone (id, requested_at, open_at) AS (",

@@ -461,15 +461,28 @@ class Writer:
     def _add_to_hosts(self, change: PendingChange) -> dict[int, HostCount]:
         """Store the changes of hosts. Returns the counts of those whose queue changed."""
         change.schedule_at = now = max(self.schedule_at, change.schedule_at)
+        new = change.new_hosts
+        if new:
+            self.urls.insert_hosts(change, now)
         flat: list[Any] = []
         for host_id, one in change.hosts.items():
+            if host_id in new:
+                continue
             flat += (host_id, one.queued, one.fetched, one.ok, one.errors, one.bytes, one.last_at, one.suspects,
                      one.again, now)  # fmt: skip
         self._db.run_many(sql.ADD_TO_HOSTS, flat)
-        moved = [host_id for host_id, one in change.hosts.items() if one.queued or one.suspects]
-        if not moved:
-            return {}
         counts: dict[int, HostCount] = {}
+        moved: list[int] = []
+        for host_id, one in change.hosts.items():
+            if not (one.queued or one.suspects):
+                continue
+            if host_id in new:
+                counts[host_id] = HostCount(one.queued, new[host_id].key)
+                change.counts[WITH_WORK] += 1
+            else:
+                moved.append(host_id)
+        if not moved:
+            return counts
         woken: list[int] = []
         for host_id, queued, suspects, key_id in orjson.loads(self._db.get(sql.COUNTS, (json_list(moved),))):
             one = change.hosts[host_id]

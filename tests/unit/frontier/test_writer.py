@@ -52,6 +52,40 @@ def test_a_host_of_a_failed_transaction_is_not_cached(database: Database, monkey
     assert writer.totals.hosts == 2
 
 
+def test_many_new_hosts_take_as_many_statements_as_few(database: Database) -> None:
+    """A list of seeds may name a new host on each line."""
+    writer = Writer(database)
+    counts = []
+    for name, hosts in (("few", 10), ("many", 700)):
+        statements: list[str] = []
+        database._connection.exec_trace = lambda _cursor, text, _values, into=statements: into.append(text) or True
+        writer.add([found(f"https://{name}{n}.example/") for n in range(hosts)], NOW)
+        counts.append(len(statements))
+    database._connection.exec_trace = None
+    assert counts[0] == counts[1]
+    assert writer.totals.hosts == 710
+
+
+def test_new_hosts_and_their_keys_are_ready_at_schedule_time(database: Database) -> None:
+    """A key that is active, or that backs off, stays as it is: its host waits for it."""
+    writer = Writer(database)
+    writer.schedule_at = 50.0
+    writer.add([found(f"https://{name}.example/") for name in ("a", "b", "c")], NOW)
+    database.run("UPDATE politeness_key SET active = 1, ready_at = NULL WHERE id = (SELECT key FROM host WHERE id = 2)")
+    database.run(
+        "UPDATE politeness_key SET open_at = 90, ready_at = NULL WHERE id = (SELECT key FROM host WHERE id = 3)"
+    )
+    receipt = writer.add([found(f"https://{name}.example:8443/") for name in ("a", "b", "c")], NOW)
+    rows = database.rows(
+        "SELECT ready_at, queued, key = (SELECT key FROM host AS h WHERE h.id = host.id - 3) FROM host ORDER BY id"
+    )
+    assert list(rows) == [(50.0, 1, None)] * 3 + [(50.0, 1, 1)] * 3
+    of_keys = "SELECT k.active, k.ready_at FROM host JOIN politeness_key AS k ON k.id = key"
+    keys = database.rows(f"{of_keys} WHERE host.id > 3 ORDER BY host.id")
+    assert list(keys) == [(0, 50.0), (1, None), (0, 90.0)]
+    assert [(row.id, row.queued) for row in receipt.hosts] == [(4, 1), (5, 1), (6, 1)]
+
+
 async def test_the_loss_of_a_file_is_finished_by_the_next_start() -> None:
     """A crash after any of its transactions: the counters of hosts at the next start include it."""
     lost = SinkFile("warc", "lost.warc.gz", SinkFileState.OPEN, 9)
