@@ -59,7 +59,8 @@ class View:
     """How a crawl is shown: `on_status` is called several times a second, with the last error; `console` prints
     records of events on stderr, if `log.stderr` leaves it to us; `output` shows events otherwise.
 
-    `on_start` gets the counts of the store before the first request. `tell` gets messages that a person needs at once;
+    `on_start` gets the counts of the store before the first request. `on_seeds` is called while many seeds are stored,
+    with how many are and how many there are. `tell` gets messages that a person needs at once;
     it is called if records of events are not printed.
     """
 
@@ -67,6 +68,7 @@ class View:
     console: bool = False
     output: LogOutput | None = None
     on_start: Callable[[Totals], None] = lambda totals: None
+    on_seeds: Callable[[int, int], None] | None = None
     tell: Callable[[str], None] = lambda words: None
 
 
@@ -167,7 +169,7 @@ async def _run(
                 recovered = replace(recovered, last_round=begun)
             engine = Engine(options, frontier, _sinks(settings, output, clock), client, reporter, clock)
             _log_start(settings, logs, view, configuration, recovered.last_round)
-            refused, taken_down = await engine.open(recovered)
+            refused, taken_down = await engine.open(recovered, on_seeds=view.on_seeds)
             for words in taken_down:
                 view.tell(f"seed {words}")
             rules = settings.rules(mode)

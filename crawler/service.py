@@ -257,8 +257,9 @@ class Reloader:
                 self._logs.reload(self.settings.log_options())
             new, found = _reloadable(self.settings, await self._read(dry_run))
             options = new.engine_configuration(self._mode)
-            seeds = len(self._engine.new_seeds(options))
+            seeds, files = len(self._engine.new_seeds(options)), self._engine.changed_files(options)
             result = self._differences(new, found) | {"new_seeds": seeds, "dry_run": dry_run}
+            result["file_seeds"] = sum(file.count for file in files)
             if dry_run:
                 return result | {"preview": await self._engine.preview(options)}
             try:
@@ -267,7 +268,15 @@ class Reloader:
                 raise self._refused(f"the store cannot take it: {error}", Exit.IO) from None
             except (OSError, LocalProtocolError) as error:
                 raise self._refused(str(error), Exit.CONFIGURATION, "\nthe current configuration stays") from None
+            problem: OSError | FrontierFull | None = None
+            try:
+                result["new_seeds"] = seeds + await self._engine.add_seed_files()
+            except (OSError, FrontierFull) as error:
+                problem = error
             self._applied(new, found, result)
+            if problem is not None:
+                words = f"the configuration is in force, but not all seeds of changed files are stored: {problem}"
+                raise self._refused(words, Exit.IO, "; reload again")
             return result
 
     async def on_hangup(self) -> None:

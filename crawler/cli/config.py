@@ -88,7 +88,7 @@ def check(config: Path | None, overrides: tuple[str, ...], no_environment: bool)
             say(f"to allow it: {line}")
         return Exit.CONFIGURATION
     click.echo(
-        f"{config}: ok, {count(len(loaded.settings.seeds), 'seed')}, output {loaded.settings.output_directory}"
+        f"{config}: ok, {count(loaded.settings.seed_count, 'seed')}, output {loaded.settings.output_directory}"
         + (f", run by {unit.name}" if unit is not None else "")
     )
     return Exit.OK

@@ -85,7 +85,7 @@ def crawl_command(
     settings = load_settings(config, tuple(given), "crawl", shorthands=made).settings
     if urls:
         settings = with_seeds(settings, list(urls))
-    if not settings.seeds:
+    if settings.first_seed is None:
         raise no_seeds(config)
     settings = settings.with_default_output()
     if others := other_files(settings.output_directory, config):
@@ -113,7 +113,13 @@ def crawl_command(
             result = run(
                 settings,
                 mode="crawl",
-                view=View(progress.update, output=progress, on_start=on_start, tell=progress.say),
+                view=View(
+                    progress.update,
+                    output=progress,
+                    on_start=on_start,
+                    on_seeds=lambda done, total: progress.say(_seeds_sentence(done, total)),
+                    tell=progress.say,
+                ),
                 configuration=str(config) if config else None,
                 read_again=read_again if config else None,
                 again=again,
@@ -152,15 +158,19 @@ def crawl_command(
     return _exit_code(result, settings)
 
 
+def _seeds_sentence(done: int, total: int) -> str:
+    return f"{count(done)} of {count(total, 'seed')} stored"
+
+
 def _start_sentences(settings: "Settings", totals: "Totals") -> Iterator[str]:
     """What is about to happen, and what was done before in this output directory."""
-    politeness, seeds = settings.politeness_options(), settings.seeds
-    more = f" and {count(len(seeds) - 1, 'other seed')}" if len(seeds) > 1 else ""
+    politeness, seeds = settings.politeness_options(), settings.seed_count
+    more = f" and {count(seeds - 1, 'other seed')}" if seeds > 1 else ""
     robots = "obeyed" if politeness.robots == "obey" else "ignored"
     speed = "no delay between requests"
     if politeness.delay_s > 0:
         speed = f"at least {duration(politeness.delay_s)} between two requests to a {politeness.key}"
-    yield f"Crawling {seeds[0]}{more} into {settings.output_directory}: robots.txt is {robots}, {speed}."
+    yield f"Crawling {settings.first_seed}{more} into {settings.output_directory}: robots.txt is {robots}, {speed}."
     urls = UrlCounts.of({name: getattr(totals, name) for name in totals.__slots__})
     if urls.found > urls.left:
         yield f"Continued: {count(urls.found, 'URL')} found before: {urls.text()}."
@@ -246,12 +256,15 @@ def run_command(config: Path | None, overrides: tuple[str, ...]) -> int:
     from crawler.app import View, run
     from crawler.settings.loading import load
 
+    def on_seeds(done: int, total: int) -> None:
+        say(_seeds_sentence(done, total))
+
     faulthandler.enable()  # at SIGABRT from the watchdog the stacks of all threads are printed
     settings = load_settings(path, overrides, "run").settings
     result = run(
         settings,
         mode="run",
-        view=View(console=True, tell=say),
+        view=View(console=True, on_seeds=on_seeds if sys.stderr.isatty() else None, tell=say),
         configuration=str(path),
         read_again=lambda: load(path, overrides, os.environ, "run"),
     )

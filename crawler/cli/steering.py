@@ -267,6 +267,9 @@ def change_lines(result: Mapping[str, Any]) -> list[str]:
     shown = [f"{would}: {one['key']} = {one['new']}   (was {one['old']})" for one in changed]
     if result["new_seeds"]:
         shown.append(f"{'would add' if result['dry_run'] else 'added'}: {count(result['new_seeds'], 'seed')}")
+    if result["dry_run"] and result.get("file_seeds"):
+        seeds = count(result["file_seeds"], "seed")
+        shown.append(f"would read: {seeds} of changed seed files; those that the store does not know are added")
     if not changed:
         shown.append("nothing would change" if result["dry_run"] else "nothing changed")
     shown += [f"needs a restart: {key}" for key in restart]

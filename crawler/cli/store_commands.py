@@ -38,7 +38,9 @@ from crawler.output_directory import find_paths, require_store
 
 T = TypeVar("T")
 
-_URLS_PER_REQUEST: Final = 1_000
+_URLS_PER_REQUEST: Final = 1_000  # of a running crawl, which parses them
+_URLS_PER_TRANSACTION: Final = 10_000
+_REFUSED_SHOWN: Final = 10
 _CHANGE_TIMEOUT_S: Final = 3_600.0  # a takedown of a host with millions of URLs takes minutes
 _ROWS_PER_WRITE: Final = 512
 _FINDINGS_SHOWN: Final = 200
@@ -70,31 +72,42 @@ def add(
     refuse_file_names(urls, "--from {} takes the URLs in it")
     crawl = find_crawl(config, overrides, output, changes=True)
     texts = _given_urls(urls, files)
-    totals = {"added": 0, "known": 0}
-    refused: list[dict[str, str]] = []
+    totals = Counter({"added": 0, "known": 0, "refused": 0})
+    shows = sys.stderr.isatty()
 
-    def add_up(result: dict[str, Any]) -> None:
-        for name in totals:
+    def add_up(part: Sequence[tuple[str, str]], result: dict[str, Any]) -> None:
+        for name in ("added", "known"):
             totals[name] += result[name]
+        places = {text: place for place, text in part}
         for one in result["refused"]:
-            say(f"not added: {one['url']}: {one['reason']}: {one['rule']}")
-        refused.extend(result["refused"])
+            totals["refused"] += 1
+            if totals["refused"] <= _REFUSED_SHOWN:
+                place = places.get(one["url"], "")
+                say(f"not added: {one['url']}: {one['reason']}: {one['rule']}{place and f' ({place})'}")
+        if shows and totals.total() > len(part):  # not the first
+            sys.stderr.write(f"\r{count(totals.total(), 'URL')} read")
 
     if crawl.paths.pid() is not None:
         with Control(crawl.paths.socket) as control:
-            for part in _in_requests(texts):
-                add_up(control.call("add", {"urls": part, "priority": priority}))
+            for part in _in_slices(texts, _URLS_PER_REQUEST):
+                urls_of_part = [text for _, text in part]
+                add_up(part, control.call("add", {"urls": urls_of_part, "priority": priority}))
     else:
 
         async def store(frontier: Frontier, recovered: Recovered) -> None:
             scope = _scope(crawl, recovered)
-            for part in _in_requests(texts):
-                found, out = operations.judge_added(part, scope, priority)
-                add_up((await operations.add(frontier, found, out, time.time()))[1])
+            for part in _in_slices(texts, _URLS_PER_TRANSACTION):
+                found, out = operations.judge_added((text for _, text in part), scope, priority)
+                add_up(part, (await operations.add(frontier, found, out, time.time()))[1])
 
         with_store(crawl, store)
-    click.echo(f"{count(totals['added'])} added, {count(totals['known'])} known already, {count(len(refused))} refused")
-    return Exit.FINDINGS if refused else Exit.OK
+    if shows and totals.total() > _URLS_PER_REQUEST:
+        sys.stderr.write("\n")
+    if (more := totals["refused"] - _REFUSED_SHOWN) > 0:
+        say(f"not added: {count(more, 'other URL')}")
+    added, known, refused = (count(totals[name]) for name in ("added", "known", "refused"))
+    click.echo(f"{added} added, {known} known already, {refused} refused")
+    return Exit.FINDINGS if totals["refused"] else Exit.OK
 
 
 @click.command(name="requeue")
@@ -231,31 +244,26 @@ def _print_forgotten(target: str, urls: int, again: bool, hosts_below: int) -> N
         )
 
 
-def _given_urls(urls: Sequence[str], files: Sequence[TextIO]) -> Iterator[str]:
+def _given_urls(urls: Sequence[str], files: Sequence[TextIO]) -> Iterator[tuple[str, str]]:
+    """The URLs with their places, which are empty for those on the command line."""
     for url in urls:
         if url == "-":
-            yield from _lines(line.decode("utf-8", "replace") for line in sys.stdin.buffer)
+            yield from _lines("<stdin>", (line.decode("utf-8", "replace") for line in sys.stdin.buffer))
         else:
-            yield url
+            yield "", url
     for file in files:
-        yield from _lines(file)
+        yield from _lines(file.name, file)
 
 
-def _lines(file: Iterable[str]) -> Iterator[str]:
-    for line in file:
+def _lines(name: str, file: Iterable[str]) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(file, 1):
         text = line.strip()
         if text and not text.startswith("#"):
-            yield text
+            yield f"{name}:{number}", text
 
 
-def _in_requests(texts: Iterable[str]) -> Iterator[list[str]]:
-    part: list[str] = []
-    for text in texts:
-        part.append(text)
-        if len(part) == _URLS_PER_REQUEST:
-            yield part
-            part = []
-    if part:
+def _in_slices(urls: Iterator[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:
+    while part := list(itertools.islice(urls, size)):
         yield part
 
 

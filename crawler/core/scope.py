@@ -110,7 +110,9 @@ class Scope:
         self._include = tuple((rule, compile_pattern(rule.pattern)) for rule in options.include)
         self._exclude = tuple((rule, compile_pattern(rule.pattern)) for rule in options.exclude)
         self._mode = options.hosts[0] if options.hosts in ((_SEED_HOSTS,), (_SEED_DOMAINS,)) else "list"
-        self._domains = frozenset(registrable_domain(host) for host in self.seed_hosts)
+        # Computed for each new scope: lists of seeds may name a million hosts.
+        domains = (registrable_domain(host) for host in self.seed_hosts) if self._mode == _SEED_DOMAINS else ()
+        self._domains = frozenset(domains)
         self._exact = frozenset(name.lower() for name in options.hosts if not name.startswith("*."))
         self._suffixes = tuple(name[1:].lower() for name in options.hosts if name.startswith("*."))
 

@@ -10,16 +10,18 @@ finish under the former ones. If new options are wrong, the former ones remain a
 import asyncio
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Final, Protocol
 
 from crawler.core.calendar_expression import utc_offset_of
 from crawler.core.clock import Clock, Hours
 from crawler.core.enums import Source, StoppedBy
+from crawler.core.formatting import count
 from crawler.core.models import Denied, Discovered, Origin, Suspects
 from crawler.core.scope import Scope
-from crawler.core.url import key_of, parse_seed
+from crawler.core.url import UrlError, key_of, parse_seed
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.monitoring.bottleneck import Backlog, Health, Reason, add_up, reason
@@ -28,7 +30,7 @@ from crawler.engine.monitoring.ending import Ending, ending
 from crawler.engine.monitoring.status import Bounded, Monitor, Status
 from crawler.engine.observer import Observer
 from crawler.engine.operations import FORGOTTEN_RULE
-from crawler.engine.options import EngineConfiguration
+from crawler.engine.options import EngineConfiguration, SeedFile
 from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.response_processor import LARGE_AT_ONCE, ResponseProcessor
 from crawler.engine.pages.robots import RobotsResponses
@@ -38,7 +40,7 @@ from crawler.engine.pages.url_policy import BUDGET_BYTES as RULES_BYTES
 from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
 from crawler.engine.pages.worker import Fetches, Worker
 from crawler.engine.reevaluation import Reevaluation
-from crawler.engine.rounds import Rounds, Schedule
+from crawler.engine.rounds import SEEDS_AT_ONCE, Rounds, Schedule
 from crawler.engine.scheduling.prefetch import PREFETCH_TOTAL
 from crawler.engine.scheduling.restrictions import Blocklist, CrawlRateLimiter
 from crawler.engine.scheduling.scheduler import Scheduler
@@ -53,6 +55,11 @@ from crawler.obs.fetch_line import redact_text
 from crawler.sinks.base import Sink
 
 _SEEDS_LOOKED_UP: Final = 1_000  # whether they were taken down
+_SEEDS_AT_START: Final = (
+    10_000  # of a transaction; while a crawl runs they are SEEDS_AT_ONCE, since parsing holds it up
+)
+_SEEDS_SHOWN: Final = 100_000  # between two calls that show how far the seeds are
+_SEEDS_NAMED: Final = 100  # in messages
 _SUSPECTS_SHOWN: Final = 100  # at the end
 _ROWS_AT_ONCE: Final = 1_000  # hosts of one query of the store
 _PREVIEW_S: Final = 1.0  # for which a preview compares hosts
@@ -122,6 +129,7 @@ class Engine:
         self.counters, self.meters = CrawlCounters(), LatencyMeters()
         self.blocklist = Blocklist()
         rules = RobotsCache(options.robots_token)
+        self._stored_files: set[SeedFile] = set()  # whose seeds are all in the store
         self.crawl_rate_limiter = CrawlRateLimiter(clock, _hours_of(options), bandwidth, observer.hours)
         self.traps = TrapWatch(options.traps, frontier, clock, rng, observer.event)
         self.scheduler = Scheduler(
@@ -249,11 +257,14 @@ class Engine:
 
     # -- from start to end
 
-    async def open(self, recovered: Recovered) -> tuple[list[str], list[str]]:
-        """Load what the frontier recovered, open the output files, and store the seeds.
+    async def open(
+        self, recovered: Recovered, *, on_seeds: Callable[[int, int], None] | None = None
+    ) -> tuple[list[str], list[str]]:
+        """Load what the frontier recovered, open the output files, and store the seeds. `on_seeds` is called with the
+        number of seeds stored and of all, if there are many.
 
         Return messages about seeds that the scope refuses, and about seeds that were taken down. Raises the errors of
-        opening a sink.
+        opening a sink, and OSError if a file of seeds cannot be read any more.
         """
         recovery = await self.committer.open(recovered.sink_files, is_restored=recovered.is_restored)
         self._observer.recovered(recovered, recovery)
@@ -266,20 +277,43 @@ class Engine:
         self.counters.life = recovered.counters
         if to_reevaluate := await self.frontier.judge_by(self.options.fingerprint):
             self.reevaluation.rules_changed(to_reevaluate)
-        judged = [(one, _judge_seed(one, self.url_policy.scope)) for one in _seeds_of(self.options)]
-        seeds = [one for one, denied in judged if denied is None]
-        self.scheduler.discoveries_stored(await self.frontier.add(seeds, now=self.clock.now()))
+        refused, looked_up = await self._store_seeds(on_seeds)
         limits = repr(_limits_of(self.options)).encode()
         if await self.frontier.stored_value("limits") != limits:  # hosts that the last run's limits hold are free
             await self.scheduler.unpark("limit")
             await self.frontier.store_value("limits", limits)
         await self.scheduler.start()
-        taken_down = await self.frontier.forgotten(seeds[:_SEEDS_LOOKED_UP])
+        taken_down = await self.frontier.forgotten(looked_up)
         self.health.check()
-        return (
-            [f"{redact_text(one.url)}: denied by {denied.rule}" for one, denied in judged if denied is not None],
-            [f"{redact_text(one.url)}: {FORGOTTEN_RULE}" for one in taken_down],
-        )
+        return refused, [f"{redact_text(one.url)}: {FORGOTTEN_RULE}" for one in taken_down]
+
+    async def _store_seeds(self, on_seeds: Callable[[int, int], None] | None) -> tuple[list[str], list[Discovered]]:
+        """Store the seeds in slices. Returns messages about those that the scope refuses, and the first that it does
+        not refuse.
+        """
+        refused: list[str] = []
+        first: list[Discovered] = []
+        done = refused_count = 0
+        total = len(self.options.seeds) + sum(file.count for file in self.options.seed_files)
+        seeds = _parsed(self.options.all_seeds())
+        while part := list(islice(seeds, _SEEDS_AT_START)):
+            in_scope: list[Discovered] = []
+            for one in part:
+                if (denied := _judge_seed(one, self.url_policy.scope)) is None:
+                    in_scope.append(one)
+                    continue
+                refused_count += 1
+                if refused_count <= _SEEDS_NAMED:
+                    refused.append(f"{redact_text(one.url)}: denied by {denied.rule}")
+            self.scheduler.discoveries_stored(await self.frontier.add(in_scope, now=self.clock.now()))
+            first += in_scope[: _SEEDS_LOOKED_UP - len(first)]
+            before, done = done, done + len(part)
+            if on_seeds is not None and done // _SEEDS_SHOWN > before // _SEEDS_SHOWN:
+                on_seeds(done, total)
+        if refused_count > _SEEDS_NAMED:
+            refused.append(f"and {count(refused_count - _SEEDS_NAMED, 'other seed')}: denied by the scope")
+        self._stored_files = set(self.options.seed_files)
+        return refused, first
 
     async def run(self) -> StoppedBy:
         """Crawl until nothing is left to do, or until `drain`. Returns why it ended."""
@@ -328,8 +362,11 @@ class Engine:
                     add_up(sums, host, row.queued, reason(host, mono))
         return sums
 
-    def _seeds_in_scope(self) -> list[Discovered]:
-        return [one for one in _seeds_of(self.options) if _judge_seed(one, self.url_policy.scope) is None]
+    def _seeds_in_scope(self) -> Iterator[Discovered]:
+        return self._in_scope(_parsed(self.options.all_seeds()))
+
+    def _in_scope(self, seeds: Iterable[Discovered]) -> Iterator[Discovered]:
+        return (one for one in seeds if _judge_seed(one, self.url_policy.scope) is None)
 
     def _on_disk(self, reason: str | None) -> None:
         self._observer.disk(reason)
@@ -374,10 +411,30 @@ class Engine:
         self.options = options
 
     def new_seeds(self, options: EngineConfiguration) -> list[Discovered]:
-        """The seeds that new options add, without those that the new scope refuses."""
+        """The seeds that new options add, without those of files and those that the new scope refuses."""
         scope, before = self._scope_under(options), set(self.options.seeds)
-        seeds = [one for text, one in zip(options.seeds, _seeds_of(options), strict=True) if text not in before]
+        seeds = _parsed(text for text in options.seeds if text not in before)
         return [one for one in seeds if _judge_seed(one, scope) is None]
+
+    def changed_files(self, options: EngineConfiguration) -> list[SeedFile]:
+        """The files of seeds that are not in the store as they are."""
+        return [file for file in options.seed_files if file not in self._stored_files]
+
+    async def add_seed_files(self) -> int:
+        """Store the seeds of changed files, after `reconfigure`. Returns the number of new URLs.
+
+        Raises OSError and FrontierFull: what was stored stays, and the next call begins with the same file.
+        """
+        new = 0
+        for file in self.changed_files(self.options):
+            seeds = self._in_scope(_parsed(file.read()))
+            while part := list(islice(seeds, SEEDS_AT_ONCE)):
+                receipt = await self.frontier.add(part, now=self.clock.now())
+                self.scheduler.discoveries_stored(receipt)
+                new += sum(receipt.links_new)
+            self._stored_files.add(file)
+        self._stored_files &= set(self.options.seed_files)
+        return new
 
     async def preview(self, options: EngineConfiguration) -> dict[str, object]:
         """The known hosts that the scope of new options would add and remove, and how many URLs that would change.
@@ -442,9 +499,11 @@ def _hours_of(options: EngineConfiguration) -> Hours | None:
     return Hours(options.engine.hours, utc_offset_of(None)) if options.engine.hours else None
 
 
-def _seeds_of(options: EngineConfiguration) -> list[Discovered]:
-    found = [parse_seed(text) for text in options.seeds]
-    return [Discovered(url, origin, key_of(url), 0, "", Source.SEED) for url, origin in found]
+def _parsed(texts: Iterable[str]) -> Iterator[Discovered]:
+    for text in texts:
+        with suppress(UrlError):  # a line that was changed after its file was checked
+            url, origin = parse_seed(text)
+            yield Discovered(url, origin, key_of(url), 0, "", Source.SEED)
 
 
 def _judge_seed(one: Discovered, scope: Scope) -> Denied | None:

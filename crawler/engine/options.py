@@ -1,9 +1,10 @@
 """Options of the engine. Times in seconds, sizes in bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 
 import orjson
@@ -45,6 +46,22 @@ class ContentOptions:
     max_links: int = 10_000  # different references
 
 
+@dataclass(frozen=True, slots=True)
+class SeedFile:
+    """A file with a seed a line. Its seeds are not in memory: `read` reads their texts anew. Raises OSError.
+
+    Two are equal if path and content are. `hosts` are the names of the hosts of its seeds, empty if the scope does not
+    follow from seeds.
+    """
+
+    path: str
+    digest: str
+    count: int
+    first: str
+    hosts: frozenset[str] = field(compare=False, repr=False)
+    read: Callable[[], Iterator[str]] = field(compare=False, repr=False)
+
+
 @dataclass(frozen=True)
 class EngineConfiguration:
     """Options of all parts of a crawl, applied together. `min_free` is about the disk of the directory `output`,
@@ -52,6 +69,7 @@ class EngineConfiguration:
     """
 
     seeds: Sequence[str] = ()
+    seed_files: Sequence[SeedFile] = ()
     scope: ScopeOptions = field(default_factory=ScopeOptions)
     politeness: PolitenessOptions = field(default_factory=PolitenessOptions)
     address_politeness: PolitenessOptions = field(default_factory=PolitenessOptions)
@@ -74,7 +92,12 @@ class EngineConfiguration:
 
     @cached_property
     def seed_hosts(self) -> frozenset[str]:
-        return frozenset(parse_seed(text)[1].host for text in self.seeds)
+        hosts = frozenset(parse_seed(text)[1].host for text in self.seeds)
+        return hosts.union(*(file.hosts for file in self.seed_files))
+
+    def all_seeds(self) -> Iterator[str]:
+        """The texts of all seeds, those of files read anew. Raises OSError."""
+        return chain(self.seeds, chain.from_iterable(file.read() for file in self.seed_files))
 
     @property
     def fingerprint(self) -> str:

@@ -13,9 +13,10 @@ Invariant: no URL is queued twice by a round, whenever it is killed.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import Final
 
 import orjson
@@ -162,7 +163,7 @@ class Schedule:
         self,
         options: ScheduleOptions,
         *,
-        seeds: Callable[[], Sequence[Discovered]],
+        seeds: Callable[[], Iterator[Discovered]],
         frontier: Frontier,
         scheduler: Scheduler,
         rounds: Rounds,
@@ -225,7 +226,10 @@ class Schedule:
         if options.what == "all":
             fields["round"] = (await self._rounds.begin(now)).number
         else:
-            fields["queued"] = await self._queue_seeds()
+            try:
+                fields["queued"] = await self._queue_seeds()
+            except OSError as error:  # a file of seeds is gone: what was queued before it stays queued
+                fields["detail"] = f"the seeds cannot be read: {error.strerror}: {error.filename}"
         await self._store(options, now)
         if self._options is options:
             self._since_at, self.next_at = now, first_after(options.at, now)
@@ -235,8 +239,8 @@ class Schedule:
 
     async def _queue_seeds(self) -> int:
         seeds, total = self._seeds(), 0
-        for start in range(0, len(seeds), SEEDS_AT_ONCE):
-            queued = await self._frontier.queue_visited(seeds[start : start + SEEDS_AT_ONCE])
+        while part := list(islice(seeds, SEEDS_AT_ONCE)):
+            queued = await self._frontier.queue_visited(part)
             self._scheduler.requeued(queued)
             total += sum(queued.values())
         return total

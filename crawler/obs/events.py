@@ -85,7 +85,7 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
         lifecycle=True,
     ),
     Event.HOURS: _spec("open", "until", lifecycle=True),
-    Event.SCHEDULE: _spec("what", "queued round next", lifecycle=True),
+    Event.SCHEDULE: _spec("what", "queued round next detail", lifecycle=True),
     Event.ROUND_OVER: _spec("round started_at visited unchanged changed gone failed new", lifecycle=True),
     Event.DRAIN: _spec("", "in_flight reason", lifecycle=True),
     Event.STOP: _spec(

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from crawler.engine.options import SeedFile
 from crawler.fetch.options import Secrets
 from crawler.settings.checks import findings
 from crawler.settings.configuration_errors import ConfigurationError, Problem, in_order
@@ -21,10 +22,10 @@ from crawler.settings.settings import DEFAULT_ORIGIN, Mode, Settings, ShownKey, 
 from crawler.settings.sources import (
     Given,
     ValueSource,
+    check_seed_file,
     conf_d,
     from_environment,
     from_overrides,
-    read_seed_file,
     read_toml,
 )
 from crawler.settings.toml_positions import Path as KeyPath
@@ -156,17 +157,18 @@ class _Layers:
                 self.problems += error.problems
                 self.is_whole = False
 
-    def _seeds(self) -> tuple[str, ...]:
-        seeds: list[str] = []
+    def _seeds(self) -> tuple[SeedFile, ...]:
+        files: list[SeedFile] = []
+        follows_seeds = self.sections["scope"].hosts[:1] in (("seed-hosts",), ("seed-domains",))
         for number, file in enumerate(self.sections["crawl"].seed_files):
             try:
-                found, problems = read_seed_file(Path(file))
+                found, problems = check_seed_file(Path(file), with_hosts=follows_seeds)
+                files.append(found)
             except OSError as error:
-                found, problems = [], [self._unreadable("crawl.seed_files", file, error, number)]
-            seeds += found
+                problems = [self._unreadable("crawl.seed_files", file, error, number)]
             self.problems += problems
             self.refused |= {"crawl.seed_files"} if problems else set()
-        return tuple(seeds)
+        return tuple(files)
 
     def _secrets(self) -> Secrets:
         file = self.sections["identity"].secrets

@@ -23,7 +23,7 @@ from crawler.core.options import (
     TrapOptions,
 )
 from crawler.core.url import parse_seed
-from crawler.engine.options import ContentOptions, EngineConfiguration, EngineOptions
+from crawler.engine.options import ContentOptions, EngineConfiguration, EngineOptions, SeedFile
 from crawler.fetch.options import (
     ClientOptions,
     FetchOptions,
@@ -63,12 +63,12 @@ _USERINFO = re.compile(r"\A((?:[A-Za-z][A-Za-z0-9+.-]*:)?/*)[^/?#]*@")
 
 @dataclass(frozen=True, slots=True)
 class Settings(sections.Sections):
-    """Every section, with the content of the files that `crawl.seed_files` and `identity.secrets` name.
+    """Every section, with the files of `crawl.seed_files`, and the content of the one that `identity.secrets` names.
 
     `pattern_places` maps "include" and "exclude" to the location ("crawler.toml:14") of each pattern.
     """
 
-    file_seeds: tuple[str, ...] = ()
+    file_seeds: tuple[SeedFile, ...] = ()
     secrets: Secrets = field(default_factory=Secrets)
     pattern_places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -79,9 +79,15 @@ class Settings(sections.Sections):
         return value
 
     @property
-    def seeds(self) -> list[str]:
-        """As written: those of `crawl.seeds`, then those of the files."""
-        return [*self.crawl.seeds, *self.file_seeds]
+    def seed_count(self) -> int:
+        """Of `crawl.seeds` and of the files."""
+        return len(self.crawl.seeds) + sum(file.count for file in self.file_seeds)
+
+    @property
+    def first_seed(self) -> str | None:
+        """As written: of `crawl.seeds`, else of the files. None if there is no seed."""
+        found = [*self.crawl.seeds[:1], *(file.first for file in self.file_seeds if file.count)]
+        return found[0] if found else None
 
     @property
     def output_directory(self) -> Path:
@@ -105,9 +111,9 @@ class Settings(sections.Sections):
 
     def with_default_output(self) -> "Settings":
         """The same settings, with the default output.directory of `crawl`, named for the first seed, if none is set."""
-        if self.output.directory or not self.seeds:
+        if self.output.directory or self.first_seed is None:
             return self
-        directory = Path(self.crawl.name) / str(parse_seed(self.seeds[0])[1]).partition("//")[2]
+        directory = Path(self.crawl.name) / str(parse_seed(self.first_seed)[1]).partition("//")[2]
         return replace(self, output=self.output.model_copy(update={"directory": str(directory)}))
 
     def rules(self, mode: Mode = "run") -> Rules:
@@ -117,7 +123,9 @@ class Settings(sections.Sections):
             scope=self.scope_options(),
             politeness=self.politeness_options(),
             traps=self.trap_options(),
-            seed_hosts=tuple(sorted({parse_seed(text)[1].host for text in self.seeds})),
+            seed_hosts=tuple(
+                sorted(EngineConfiguration(seeds=self.crawl.seeds, seed_files=self.file_seeds).seed_hosts)
+            ),
             robots_token=self.robots_token,
             allow_private=network.allow_private,
             resolve=network.resolve,
@@ -213,7 +221,8 @@ class Settings(sections.Sections):
 
     def engine_configuration(self, mode: Mode) -> EngineConfiguration:
         return EngineConfiguration(
-            seeds=tuple(self.seeds),
+            seeds=self.crawl.seeds,
+            seed_files=self.file_seeds,
             scope=self.scope_options(),
             politeness=self.politeness_options(),
             address_politeness=self.address_politeness(),

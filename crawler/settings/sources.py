@@ -1,22 +1,26 @@
 """Sources of values: TOML files, the environment, `-o`, files of seeds; each knows the location of its values.
 
 Sources are read into Given keys; `loading` checks the values. Invariants: a source turns its faults into Problems with
-the best location it knows, and does not stop at the first; a seed that is returned is one that `core.url.parse_seed`
-accepts.
+the best location it knows, and does not stop at the first; the seeds of a file are never all in memory.
 """
 
+import os
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
+from stat import S_ISREG
 from typing import Final
 
 import tomli
+from xxhash import xxh3_128
 
 from crawler.core import url
-from crawler.core.formatting import shortened
+from crawler.core.formatting import count, shortened
+from crawler.engine.options import SeedFile
 from crawler.obs.fetch_line import redact_text
 from crawler.settings.configuration_errors import (
     ConfigurationError,
@@ -34,7 +38,7 @@ from crawler.settings.value_types import KeyKind
 
 ENVIRONMENT_PREFIX: Final = "CRAWLER_"
 _COMMENT: Final = re.compile(r"(?:^\s*|[ \t])#.*")
-MAX_PROBLEMS: Final = 20  # shown of one file, for the wrong file would fill the screen
+SEED_PROBLEMS: Final = 10  # shown of one file, the others are counted: the wrong file would fill the screen
 # Values that may be credentials: a message shows the location, not the line.
 _SECRET: Final = frozenset((("fetch", "headers"), ("network", "proxy")))
 
@@ -240,29 +244,56 @@ def _toml_value(text: str) -> object:
     return parsed["value"] if len(parsed) == 1 else text
 
 
-def read_seed_file(path: Path) -> tuple[list[str], list[Problem]]:
-    """The seeds of a file with one URL per line, and its problems. Raises OSError.
+def check_seed_file(path: Path, *, with_hosts: bool) -> tuple[SeedFile, list[Problem]]:
+    """Read a file with one URL per line and find its problems, `with_hosts` the names of its hosts too. Raises OSError.
 
-    A comment begins with "#" at the beginning of a line or after a blank. Empty lines are left out.
+    A comment begins with "#" at the beginning of a line or after a blank. Empty lines are left out. What is no regular
+    file (a pipe) is kept in memory, since it cannot be read again.
     """
-    seeds: list[str] = []
+    with path.open("rb") as file:
+        content = None if S_ISREG(os.fstat(file.fileno()).st_mode) else file.read()
+        start = file.read(2) if content is None else content[:2]
+
+    def read() -> Iterator[str]:
+        return (text for _, _, text in _seed_lines(path, content))
+
+    if is_utf_16(start):
+        problem = Problem(str(path), 0, 0, "not UTF-8 but UTF-16", "", "save it as UTF-8")
+        return SeedFile(str(path), "", 0, "", frozenset(), read), [problem]
     problems: list[Problem] = []
-    content = path.read_bytes()
-    if is_utf_16(content):
-        return [], [Problem(str(path), 0, 0, "not UTF-8 but UTF-16", "", "save it as UTF-8")]
-    lines = content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    for number, line in enumerate(lines, 1):
-        text = (_COMMENT.sub("", line) if "#" in line else line).strip()
-        if not text:
-            continue
+    hosts: set[str] = set()
+    digest = xxh3_128()
+    seeds = wrong = first_more = 0
+    first = ""
+    for number, line, text in _seed_lines(path, content):
         try:
-            url.parse_seed(text)
+            _, origin = url.parse_seed(text)
         except url.UrlError as error:
-            if len(problems) == MAX_PROBLEMS:
-                problems.append(Problem(str(path), number, 1, "more lines are no seeds"))
-                break
-            column = len(line) - len(line.lstrip()) + 1
-            problems.append(Problem(str(path), number, column, f"no seed: {error}", line.rstrip("\r")))
+            wrong += 1
+            if wrong <= SEED_PROBLEMS:
+                column = len(line) - len(line.lstrip()) + 1
+                problems.append(Problem(str(path), number, column, f"no seed: {error}", line.rstrip()))
+            elif not first_more:
+                first_more = number
         else:
-            seeds.append(text)
-    return seeds, problems
+            digest.update(text.encode())
+            digest.update(b"\n")
+            seeds += 1
+            first = first or text
+            if with_hosts:
+                hosts.add(origin.host)
+    if first_more:
+        more = wrong - SEED_PROBLEMS
+        words = f"{count(more, 'more line')} {'is no seed' if more == 1 else 'are no seeds'}"
+        problems.append(Problem(str(path), first_more, 1, words))
+    return SeedFile(str(path), digest.hexdigest(), seeds, first, frozenset(hosts), read), problems
+
+
+def _seed_lines(path: Path, content: bytes | None) -> Iterator[tuple[int, str, str]]:
+    """The lines of a file of seeds with their numbers, as written and without comments; not the empty ones."""
+    binary = path.open("rb") if content is None else BytesIO(content)
+    with TextIOWrapper(binary, encoding="utf-8-sig", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            text = (_COMMENT.sub("", line) if "#" in line else line).strip()
+            if text:
+                yield number, line, text

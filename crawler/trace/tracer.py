@@ -105,7 +105,7 @@ async def trace(settings: Settings, text: str, *, robots: bool, on_wait: OnWait)
 class _Tracer:
     def __init__(self, settings: Settings, url: str, origin: Origin, on_wait: OnWait) -> None:
         options = settings.engine_configuration("crawl")
-        self._options = options = replace(options, seeds=options.seeds or (url,))
+        self._options = options = options if options.seed_files else replace(options, seeds=options.seeds or (url,))
         self._origin = origin
         self._on_wait = on_wait
         self._clock = SystemClock()
@@ -125,7 +125,7 @@ class _Tracer:
             mode=options.sitemaps, frontier=None, recent_keys=recent_keys, trusts_dates_of=lambda host_id: False
         )
         task = Task(0, url, depth=1, hop_path="L", source=Source.LINK)
-        if key_of(url) in {key_of(parse_seed(text)[0]) for text in options.seeds}:
+        if any(key_of(parse_seed(text)[0]) == key_of(url) for text in options.all_seeds()):
             task = Task(0, url)
         denied = scope.judge(url, origin, depth=task.depth, hop_path=task.hop_path, source=task.source)
         block = self._hosts.blocklist.covers(origin.host)

@@ -215,6 +215,18 @@ def test_a_backup_made_while_the_crawl_runs_is_whole_and_can_be_resumed(server: 
 # -- add, requeue, forget
 
 
+def test_of_many_refused_lines_the_first_are_named(crawl: Crawl, tmp_path: Path) -> None:
+    """Each with its line; the others are counted, as the wrong file would fill the screen."""
+    file = tmp_path / "wrong.txt"
+    file.write_text("# ours\n" + "".join(f"mailto:x{n}\n" for n in range(1_200)))
+    ran = run("add", "--from", file, "-c", crawl.config, "--output", crawl.output)
+    assert (ran.code, ran.stdout) == (1, "0 added, 0 known already, 1,200 refused\n")
+    lines = ran.stderr.splitlines()
+    assert len(lines) == 11
+    assert lines[0].endswith(f"({file}:2)")
+    assert lines[-1].endswith("not added: 1,190 other URLs")
+
+
 def test_urls_are_added_from_arguments_files_and_standard_input(crawl: Crawl, tmp_path: Path) -> None:
     """To a crawl that does not run; what is no URL is told and the others are added."""
     file = tmp_path / "more.txt"

@@ -13,7 +13,7 @@ from crawler.core.politeness import politeness_key
 from crawler.core.url import key_of, parse
 from crawler.engine.engine import Engine
 from crawler.engine.observer import Visited
-from crawler.engine.options import EngineConfiguration, EngineOptions
+from crawler.engine.options import EngineConfiguration, EngineOptions, SeedFile
 from crawler.engine.pages.response_processor import SkippedLink
 from crawler.engine.scheduling.host import Host
 from crawler.fetch.fetcher import AddressRateLimit
@@ -101,6 +101,7 @@ class Harness(RecordingObserver):
         scope: ScopeOptions | None = None,
         engine: EngineOptions | None = None,
         frontier: Frontier | None = None,
+        seed_files: Sequence[SeedFile] = (),
         sinks: Sequence[Any] = (),
         output: Path = Path("/"),
         rng_seed: int = 1,
@@ -124,6 +125,7 @@ class Harness(RecordingObserver):
         self.engine = crawl = Engine(
             EngineConfiguration(
                 seeds=seeds,
+                seed_files=seed_files,
                 scope=scope or ScopeOptions(),
                 politeness=politeness,
                 address_politeness=politeness,

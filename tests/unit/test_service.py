@@ -17,6 +17,12 @@ class Engine:
 
     async def reconfigure(self, options: object) -> None: ...
 
+    async def add_seed_files(self) -> int:
+        return 0
+
+    def changed_files(self, options: object) -> list[object]:
+        return []
+
     def new_seeds(self, options: object) -> list[object]:
         return []
 

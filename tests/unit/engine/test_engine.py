@@ -1,16 +1,18 @@
 """Other options for a running crawl: all parts follow at once, or none does."""
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 
 from crawler.core.enums import StoppedBy
-from crawler.core.models import HostRow
+from crawler.core.models import Discovered, HostRow
 from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
+from crawler.engine import engine as module
 from crawler.engine.engine import Engine
-from crawler.engine.options import EngineConfiguration, EngineOptions
-from crawler.frontier.base import FrontierFull
+from crawler.engine.options import EngineConfiguration, EngineOptions, SeedFile
+from crawler.frontier.base import FrontierFull, Receipt
 from tests.support.engine import AT_ONCE, POLITE, Harness, seed
 from tests.support.memory_frontier import MemoryFrontier
 from tests.support.scripted_web import page, response
@@ -160,3 +162,92 @@ def test_what_judges_urls_alike_has_one_fingerprint() -> None:
         replace(first, traps=replace(first.traps, detect="off")),
     ]
     assert len({first.fingerprint, *(one.fingerprint for one in others)}) == 5
+
+
+# -- files of seeds
+
+
+class SlicesCounted(MemoryFrontier):
+    """Keeps how many URLs each transaction added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slices: list[int] = []
+
+    async def add(self, discovered: Sequence[Discovered], *, now: float) -> Receipt:
+        self.slices.append(len(discovered))
+        return await super().add(discovered, now=now)
+
+
+def seed_file(digest: str, *lines: str) -> SeedFile:
+    return SeedFile("seeds.txt", digest, len(lines), lines[0], frozenset(), lambda: iter(lines))
+
+
+def test_seeds_of_files_are_stored_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the scope refuses is named up to a limit, and then counted; a line that became garbage is left out."""
+    monkeypatch.setattr(module, "_SEEDS_AT_START", 3)
+    monkeypatch.setattr(module, "_SEEDS_SHOWN", 4)
+    monkeypatch.setattr(module, "_SEEDS_NAMED", 1)
+
+    async def main() -> None:
+        frontier = SlicesCounted()
+        file = seed_file("1", *(f"https://h{n}.test/" for n in range(6)), "no seed", *(f"no{n}.test" for n in range(3)))
+        scope = ScopeOptions(exclude=(ScopeRule("https://no*.test/**"),))
+        crawl = Harness(ROOT, seed_files=[file], engine=DAEMON, frontier=frontier, scope=scope)
+        shown: list[tuple[int, int]] = []
+        refused, taken_down = await crawl.engine.open(
+            await frontier.open(), on_seeds=lambda *figures: shown.append(figures)
+        )
+        assert frontier.slices == [3, 3, 1, 0]
+        assert shown == [(6, 11), (9, 11)]
+        assert [refused[0].partition(":")[0], *refused[1:]] == ["https", "and 2 other seeds: denied by the scope"]
+        assert taken_down == []
+        assert frontier.totals().queued == 7
+        await crawl.close()
+
+    run(main())
+
+
+def test_a_reload_stores_the_new_seeds_of_changed_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In slices; known ones are not counted. A file that is as it was is not read."""
+    monkeypatch.setattr(module, "SEEDS_AT_ONCE", 2)
+
+    async def main() -> None:
+        frontier = SlicesCounted()
+        before, same = seed_file("1", "https://b.test/"), seed_file("2", "https://c.test/")
+        crawl = Harness(ROOT, seed_files=[before, same], engine=DAEMON, frontier=frontier)
+        await crawl.open()
+        frontier.slices.clear()
+        after = seed_file("3", "https://b.test/", *(f"https://d{n}.test/" for n in range(4)))
+        options = replace(crawl.engine.options, seed_files=[after, same])
+        assert crawl.engine.new_seeds(options) == []
+        assert crawl.engine.changed_files(options) == [after]
+        await crawl.engine.reconfigure(options)
+        assert await crawl.engine.add_seed_files() == 4
+        assert frontier.slices == [2, 2, 1]
+        assert await crawl.engine.add_seed_files() == 0
+        assert crawl.engine.changed_files(options) == []
+        await crawl.close()
+
+    run(main())
+
+
+def test_a_seed_file_that_could_not_be_stored_is_read_again_at_the_next_reload() -> None:
+    """It is gone, or the disk is full."""
+
+    async def main() -> None:
+        crawl = harness()
+        await crawl.open()
+        whole = seed_file("1", "https://b.test/")
+
+        def gone() -> Iterator[str]:
+            raise FileNotFoundError(2, "No such file or directory", "seeds.txt")
+
+        await crawl.engine.reconfigure(replace(crawl.engine.options, seed_files=[replace(whole, read=gone)]))
+        with pytest.raises(FileNotFoundError):
+            await crawl.engine.add_seed_files()
+        await crawl.engine.reconfigure(replace(crawl.engine.options, seed_files=[whole]))
+        assert await crawl.engine.add_seed_files() == 1
+        await crawl.close()
+
+    run(main())

@@ -267,7 +267,7 @@ def test_a_value_that_is_not_utf_8_is_refused_unless_it_is_a_file_to_read(tmp_pa
     assert problem.message == "crawl.name must be UTF-8"
     seeds = tmp_path / "caf\udce9"
     seeds.write_text("https://a.test/\n")
-    assert load(None, [f"crawl.seed_files={seeds}"], {}, "crawl").settings.seeds == ["https://a.test/"]
+    assert load(None, [f"crawl.seed_files={seeds}"], {}, "crawl").settings.first_seed == "https://a.test/"
 
 
 def test_more_memory_than_the_machine_has_is_a_warning() -> None:

@@ -1,5 +1,7 @@
 """Layers, and what comes out of them."""
 
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from crawler.settings.configuration_errors import ConfigurationError
 from crawler.settings.loading import load, load_paths
 from crawler.settings.schema import SECTIONS, keys
 from crawler.settings.settings import Settings
+from crawler.settings.sources import check_seed_file
 
 
 def write(folder: Path, text: str, name: str = "crawler.toml") -> Path:
@@ -124,7 +127,7 @@ def test_paths_of_a_file_are_taken_from_its_folder(tmp_path: Path, monkeypatch: 
     assert settings.log_directory == Path("/var/log/x")
     assert settings.frontier_path == tmp_path / "conf.d/f.db"
     assert settings.control_socket == Path("c.sock")
-    assert settings.seeds == ["e.org"]
+    assert settings.first_seed == "e.org"
 
 
 def test_places_below_the_output_directory_follow_it() -> None:
@@ -143,16 +146,57 @@ def test_seeds_come_from_the_list_and_then_from_the_files(tmp_path: Path) -> Non
     write(tmp_path, "\ufeff# ours\r\nhttps://a.test/#x\r\n\r\n  b.test:8443/y  # a note\n\t# z\nc.test\t#d", "one.txt")
     write(tmp_path, "", "empty.txt")
     path = write(tmp_path, "[crawl]\nseeds = ['z.test']\nseed_files = ['one.txt', 'empty.txt']\n")
-    assert load(path, [], {}, "crawl").settings.seeds == ["z.test", "https://a.test/#x", "b.test:8443/y", "c.test"]
+    settings = load(path, [], {}, "crawl").settings
+    assert (settings.seed_count, settings.first_seed) == (4, "z.test")
+    options = settings.engine_configuration("crawl")
+    assert list(options.all_seeds()) == ["z.test", "https://a.test/#x", "b.test:8443/y", "c.test"]
+    assert options.seed_hosts == {"z.test", "a.test", "b.test", "c.test"}
+
+
+def test_hosts_of_seed_files_are_in_memory_only_if_the_scope_follows_from_them(tmp_path: Path) -> None:
+    """They may be millions, and a list of hosts in scope needs none of them."""
+    seeds = write(tmp_path, "https://a.test/\n", "seeds.txt")
+    for scope, hosts in (("seed-hosts", {"a.test"}), ("seed-domains", {"a.test"}), ("['a.test']", set())):
+        settings = load(None, [f"crawl.seed_files={seeds}", f"scope.hosts={scope}"], {}, "crawl").settings
+        assert settings.engine_configuration("crawl").seed_hosts == hosts
+        assert settings.rules().seed_hosts == tuple(hosts)
+
+
+def test_seed_files_are_read_again_and_a_pipe_is_not(tmp_path: Path) -> None:
+    """A file is read at each use. What cannot be read twice stays in memory."""
+    seeds = write(tmp_path, "a.test\n", "seeds.txt")
+    file = load(None, [f"crawl.seed_files={seeds}"], {}, "crawl").settings.file_seeds[0]
+    seeds.write_text("b.test\nno seed\n")
+    assert list(file.read()) == ["b.test", "no seed"]
+    out, into = os.pipe()
+    os.write(into, b"a.test\rb.test\n")
+    os.close(into)
+    file = load(None, [f"crawl.seed_files=/dev/fd/{out}"], {}, "crawl").settings.file_seeds[0]
+    os.close(out)
+    assert list(file.read()) == list(file.read()) == ["a.test", "b.test"]
+    assert file.count == 2
+
+
+def test_checking_a_seed_file_keeps_no_line(tmp_path: Path) -> None:
+    """20,000 lines of 100 bytes are 2 MB."""
+    seeds = write(tmp_path, "".join(f"https://a.test/{n:0100}\n" for n in range(20_000)), "seeds.txt")
+    tracemalloc.start()
+    try:
+        file, problems = check_seed_file(seeds, with_hosts=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (file.count, problems, file.hosts) == (20_000, [], {"a.test"})
+    assert peak < 500_000
 
 
 def test_a_seed_file_that_is_something_else_is_reported_briefly(tmp_path: Path) -> None:
-    """20 lines are shown, then that there are more."""
+    """Ten lines are shown, the others are counted."""
     seeds = write(tmp_path, "mailto:x\n" * 1_000, "seeds.txt")
     with pytest.raises(ConfigurationError) as caught:
         load(None, [f"crawl.seed_files={seeds}"], {}, "crawl")
-    assert len(caught.value.problems) == 21
-    assert caught.value.problems[-1].headline == f"{seeds}:21:1: more lines are no seeds"
+    assert len(caught.value.problems) == 11
+    assert caught.value.problems[-1].headline == f"{seeds}:11:1: 990 more lines are no seeds"
 
 
 def test_scope_rules_know_the_line_they_stand_on(tmp_path: Path) -> None:
