@@ -13,13 +13,16 @@ from urllib.parse import urlsplit
 
 import click
 import orjson
+import tomli
 
 from crawler.cli.crawl_options import config_option, load_settings, override_option
 from crawler.cli.default_crawl import default_configuration, require_configuration
 from crawler.cli.output import print_message, say, write_data
 from crawler.core.enums import Exit
 from crawler.core.formatting import count
+from crawler.settings.loading import Loaded
 from crawler.settings.schema import plain_toml
+from crawler.settings.settings import masked_overrides
 
 _PLACEHOLDERS: Final = {"url": "https://example.org/", "contact": "a@example.org", "output": "crawl"}
 _QUESTIONS: Final = {
@@ -104,19 +107,30 @@ def config_group() -> None:
 @override_option
 @click.option("--default", is_flag=True, help="The annotated file with every key at its default.")
 @click.option("--origin", is_flag=True, help="Say where each value came from.")
+@click.option("--for", "url", metavar="URL", help="Only the keys that an [[override]] may change, for the host of URL.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a key.")
-def show(config: Path | None, overrides: tuple[str, ...], default: bool, origin: bool, as_json: bool) -> int:
+def show(
+    config: Path | None, overrides: tuple[str, ...], default: bool, origin: bool, url: str | None, as_json: bool
+) -> int:
     """Print the effective values; secrets are masked."""
     if default:
         from crawler.settings.schema import example_text
 
         click.echo(example_text(), nl=False)
         return 0
+    loaded = load_settings(default_configuration(config), overrides, "crawl")
+    if url is not None:
+        origin, found = True, loaded.masked_for(_host_of(url))
+    else:
+        found = loaded.masked()
     section = ""
-    for shown in load_settings(default_configuration(config), overrides, "crawl").masked():
+    for shown in found:
         if as_json:
             fields = {"key": shown.key, "value": shown.value, "origin": shown.origin, "restart": shown.restart}
             write_data(orjson.dumps(fields) + b"\n")
+            continue
+        if shown.key == "override.enabled":  # it has no place outside of an override
+            click.echo(f"# enabled = {shown.text}  # {shown.origin}\n")
             continue
         head, _, name = shown.key.partition(".")
         if head != section:
@@ -126,7 +140,30 @@ def show(config: Path | None, overrides: tuple[str, ...], default: bool, origin:
         # what is not set has no value that TOML could hold: as a comment, the output stays a configuration
         line = f"{name} = {shown.text}" if shown.text else f"#{name} ="
         click.echo(f"{line}{comment if len(comment) > 4 else ''}")
+    if url is None:
+        _show_overrides(loaded, origin=origin, as_json=as_json)
     return 0
+
+
+def _host_of(text: str) -> str:
+    from crawler.core.url import UrlError, parse_typed
+
+    try:
+        return parse_typed(text)[1].host
+    except UrlError as error:
+        raise click.UsageError(f"--for: {error}") from None
+
+
+def _show_overrides(loaded: Loaded, *, origin: bool, as_json: bool) -> None:
+    places = loaded.settings.override_places
+    for place, one in zip(places, masked_overrides(loaded.settings), strict=True):
+        if as_json:
+            value = {name: tomli.loads(f"x = {text}")["x"] for name, text in one.items()}
+            write_data(orjson.dumps({"key": "override", "value": value, "origin": place, "restart": False}) + b"\n")
+            continue
+        click.echo("\n[[override]]" + (f"  # {place}" if origin else ""))
+        for name, text in one.items():
+            click.echo(f"{name} = {text}")
 
 
 @config_group.command(name="schema")

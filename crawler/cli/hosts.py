@@ -14,7 +14,7 @@ from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl
 from crawler.cli.output import Pen, is_terminal, quantiles, say, table, tsv, write_data
 from crawler.core.enums import Exit
 from crawler.core.formatting import average, count, date_time, duration, printable, timestamp, wall_time
-from crawler.core.options import PolitenessOptions
+from crawler.core.options import Overrides, PolitenessOptions
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.hosts import LOOKED_AT, SORTS, STATES, HostView, first_hosts, views
 from crawler.inspection.log.query import Query, host_names, host_test
@@ -86,6 +86,7 @@ def command(
     limit = _ON_TERMINAL if limit is None and on_terminal else limit
     state = _read_present_state(crawl) if is_live else PresentState()
     politeness = crawl.rules.politeness if crawl.rules is not None else PolitenessOptions()
+    overriding = Overrides(crawl.rules.overrides if crawl.rules is not None else ())
     open_now = state.open if is_live else None
     is_one = host_test(names)
 
@@ -98,7 +99,9 @@ def command(
         is_small = total <= LOOKED_AT or not reader.has_keys
         if is_small or (not hosts and (limit is None or limit > LOOKED_AT)):
             gathered = read_totals(crawl, since_at)
-            found = views(reader, politeness, gathered.tally.hosts, state.states, open_now, now=now)
+            found = views(
+                reader, politeness, gathered.tally.hosts, state.states, open_now, now=now, overrides=overriding
+            )
             total = len(found)
             chosen = sorted(filter(is_chosen, found), key=SORTS[sort])
             shown = chosen if limit is None else chosen[:limit]
@@ -110,14 +113,14 @@ def command(
                 tallies=gathered.tally.hosts if gathered is not None else {},
                 limit=total if limit is None or limit > LOOKED_AT else LOOKED_AT,
             )  # fmt: skip
-            found = views(reader, politeness, {}, state.states, open_now, now=now, host_ids=ids)
+            found = views(reader, politeness, {}, state.states, open_now, now=now, host_ids=ids, overrides=overriding)
             chosen = sorted(filter(is_chosen, found), key=SORTS[sort])
             origins = {view.origin for view in chosen[:limit]}
             shown_names = {_name(view) for view in chosen[:limit]}
             if gathered is None:
                 gathered = read_totals(crawl, since_at, tuple(sorted(shown_names)) or ("",))
             found = views(
-                reader, politeness, gathered.tally.hosts, state.states, open_now, now=now,
+                reader, politeness, gathered.tally.hosts, state.states, open_now, now=now, overrides=overriding,
                 host_ids=[id_ for name in shown_names for id_ in reader.host_ids(name)],
             )  # fmt: skip
             shown = sorted((view for view in found if view.origin in origins), key=SORTS[sort])

@@ -26,7 +26,7 @@ from crawler.cli.status import LABEL_WIDTH, attention_lines, figures, warning_te
 from crawler.cli.status import lines as status_lines
 from crawler.core.enums import Exit
 from crawler.core.formatting import count, date_time, duration, printable, rate
-from crawler.core.options import PolitenessOptions
+from crawler.core.options import Overrides, PolitenessOptions
 from crawler.frontier.base import FrontierError
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.hosts import SORTS, HostView, views
@@ -128,8 +128,9 @@ class _HostList:
         with RotatedLog(paths.events_log) as log:
             state = present_state(log, paths.run_id)
         politeness = paths.rules.politeness if paths.rules is not None else PolitenessOptions()
+        overrides = Overrides(paths.rules.overrides if paths.rules is not None else ())
         with StoreReader(paths.frontier, is_live=True) as reader:
-            found = views(reader, politeness, {}, state.states, state.open, now=time.time())
+            found = views(reader, politeness, {}, state.states, state.open, now=time.time(), overrides=overrides)
         found.sort(key=SORTS["state"])
         return found[: max(limit, 50)]
 

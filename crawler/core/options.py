@@ -1,8 +1,8 @@
 """Options of the decisions in `core`, and the rules that run.json records. Times in seconds, None: no limit."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
 
 import orjson
 
@@ -41,6 +41,92 @@ class PolitenessOptions:
     connections_per_address: int | None = None  # None: the larger of 4 and `connections_per_host`
     robots: str = "obey"  # or "ignore"
     adaptive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class HostOverride:
+    """Options of some hosts, used instead of those of the crawl; None: as in the crawl.
+
+    `hosts`: names, "*.name" for every subdomain. `place`: where it was written ("crawler.toml:14").
+    """
+
+    hosts: tuple[str, ...] = ()
+    place: str = ""
+    enabled: bool | None = None
+    delay_s: float | None = None
+    max_crawl_delay_s: float | None = None
+    connections_per_host: int | None = None
+    robots: str | None = None
+    adaptive: bool | None = None
+    max_urls: int | None = None  # 0: no limit
+
+
+NO_OVERRIDE: Final = HostOverride()
+_OVERRIDABLE: Final = tuple(one.name for one in fields(HostOverride) if one.name not in ("hosts", "place"))
+
+
+class Overrides:
+    """Finds what holds for one host. Of several overrides that give an option, the one with the most specific pattern
+    decides: the name of the host itself, then the longest "*.name".
+    """
+
+    def __init__(self, overrides: Iterable[HostOverride] = ()) -> None:
+        self.all = tuple(overrides)
+        self._by_pattern = {pattern.lower(): one for one in self.all for pattern in one.hosts}
+
+    def __bool__(self) -> bool:
+        return bool(self._by_pattern)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Overrides) and self.all == other.all
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def matching(self, host: str) -> list[tuple[str, HostOverride]]:
+        """The patterns that match a host, with their overrides, the most specific first."""
+        if not self._by_pattern:
+            return []
+        return [(pattern, self._by_pattern[pattern]) for pattern in patterns_of(host) if pattern in self._by_pattern]
+
+    def of(self, host: str) -> HostOverride:
+        """What is overridden for a host. `hosts` and `place` are those of the most specific override."""
+        found = [one for _, one in self.matching(host)]
+        if len(found) < 2:
+            return found[0] if found else NO_OVERRIDE
+        values: dict[str, Any] = {
+            name: next((value for one in found if (value := getattr(one, name)) is not None), None)
+            for name in _OVERRIDABLE
+        }
+        return replace(found[0], **values)
+
+    def deciding(self, host: str, option: str) -> tuple[str, HostOverride] | None:
+        """The pattern and the override that decide an option of a host; None if the crawl's option holds."""
+        return next((found for found in self.matching(host) if getattr(found[1], option) is not None), None)
+
+    def disabled_by(self, host: str) -> str | None:
+        """The rule that switches a host off, as text; None if none does."""
+        found = self.deciding(host, "enabled")
+        if found is None or found[1].enabled:
+            return None
+        pattern, override = found
+        return f'{override.place}  override "{pattern}" enabled = false'.lstrip()
+
+    def judging(self) -> list[tuple[str, bool | None, str | None]]:
+        """What of the overrides decides whether a stored URL may be fetched, whatever the order of the overrides."""
+        return sorted(
+            (pattern, one.enabled, one.robots)
+            for pattern, one in self._by_pattern.items()
+            if one.enabled is not None or one.robots is not None
+        )
+
+
+def patterns_of(host: str) -> Iterator[str]:
+    """The patterns that match a host, the most specific first: its name, then "*.name" for each domain above it."""
+    rest = host.rstrip(".").lower()
+    yield rest
+    while "." in rest:
+        rest = rest.partition(".")[2]
+        yield f"*.{rest}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +185,7 @@ class Rules:
     allow_private: tuple[str, ...] = ()  # network.allow_private
     resolve: tuple[tuple[str, tuple[str, ...]], ...] = ()  # network.resolve
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)  # of a daemon
+    overrides: tuple[HostOverride, ...] = ()
 
 
 def dump_rules(rules: Rules) -> dict[str, Any]:
@@ -120,6 +207,8 @@ def load_rules(table: object) -> Rules | None:
         known["politeness"] = PolitenessOptions(**_known_fields(PolitenessOptions, known.get("politeness", {})))
         known["traps"] = TrapOptions(**_known_fields(TrapOptions, known.get("traps", {})))
         known["schedule"] = ScheduleOptions(**_known_fields(ScheduleOptions, known.get("schedule", {})))
+        overrides = (_known_fields(HostOverride, one) for one in known.get("overrides", ()))
+        known["overrides"] = tuple(HostOverride(**one) for one in overrides)
         return Rules(**known)
     except (TypeError, AttributeError):
         return None

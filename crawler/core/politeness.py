@@ -14,7 +14,7 @@ from typing import Final
 
 from crawler.core.clock import http_date
 from crawler.core.models import Head, dataclass
-from crawler.core.options import PolitenessOptions
+from crawler.core.options import HostOverride, PolitenessOptions
 from crawler.core.url import registrable_domain
 
 # Servers log whole milliseconds of a clock that they read once per iteration of their event loop: in such a log a
@@ -37,6 +37,15 @@ NEVER_RESPONDED_LONG_S: Final = 900.0
 def politeness_key(host: str, options: PolitenessOptions) -> str:
     """The politeness key of a host: the name under which the delay after a request to `host` holds."""
     return host if options.key == "host" else registrable_domain(host)
+
+
+_OVERRIDABLE: Final = ("delay_s", "max_crawl_delay_s", "connections_per_host", "robots", "adaptive")
+
+
+def overridden(options: PolitenessOptions, override: HostOverride) -> PolitenessOptions:
+    """The options of a host with an override."""
+    given = {name: value for name in _OVERRIDABLE if (value := getattr(override, name)) is not None}
+    return replace(options, **given) if given else options
 
 
 def host_delay(options: PolitenessOptions, crawl_delay_s: float | None, response_s: float = 0.0) -> float:

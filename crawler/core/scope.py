@@ -12,7 +12,7 @@ from typing import Final
 
 from crawler.core.enums import DenyReason, Source
 from crawler.core.models import Denied, Origin
-from crawler.core.options import ScopeOptions, ScopeRule, TrapOptions
+from crawler.core.options import Overrides, ScopeOptions, ScopeRule, TrapOptions
 from crawler.core.url import registrable_domain, target_of
 from crawler.core.url_templates import impossible_path
 
@@ -100,10 +100,18 @@ _GLOB: Final = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 class Scope:
     """The current scope rules. `seed_hosts`: the hosts of the seeds and those added by redirects of seeds."""
 
-    __slots__ = ("_domains", "_exact", "_exclude", "_include", "_mode", "_suffixes", "options", "seed_hosts", "traps")
+    __slots__ = ("_domains", "_exact", "_exclude", "_include", "_mode", "_suffixes", "options", "overrides",
+                 "seed_hosts", "traps")  # fmt: skip
 
-    def __init__(self, options: ScopeOptions, seed_hosts: Iterable[str], traps: TrapOptions | None = None) -> None:
+    def __init__(
+        self,
+        options: ScopeOptions,
+        seed_hosts: Iterable[str],
+        traps: TrapOptions | None = None,
+        overrides: Overrides | None = None,
+    ) -> None:
         """`traps` None: paths are not checked for traps. Raises ScopePatternError."""
+        self.overrides = Overrides() if overrides is None else overrides
         self.traps = traps if traps is not None and traps.detect != "off" else None
         self.options = options
         self.seed_hosts = frozenset(seed_hosts)
@@ -118,7 +126,7 @@ class Scope:
 
     def with_host(self, host: str) -> "Scope":
         """The same rules with one more seed host."""
-        return Scope(self.options, self.seed_hosts | {host}, self.traps)
+        return Scope(self.options, self.seed_hosts | {host}, self.traps, self.overrides)
 
     @property
     def follows_seeds(self) -> bool:
@@ -126,6 +134,8 @@ class Scope:
         return self._mode != "list"
 
     def has_host(self, host: str) -> bool:
+        if self.overrides and self.overrides.disabled_by(host) is not None:
+            return False
         if self._mode == _SEED_HOSTS:
             return host in self.seed_hosts
         if self._mode == _SEED_DOMAINS:
@@ -134,6 +144,8 @@ class Scope:
 
     def judge(self, url: str, origin: Origin, *, depth: int, hop_path: str, source: Source) -> Denied | None:
         """The refusal of a URL by the first rule that applies; None if it is in scope."""
+        if self.overrides and (rule_text := self.overrides.disabled_by(origin.host)) is not None:
+            return Denied(DenyReason.SCOPE_HOST, rule_text)
         for rule, pattern in self._exclude:
             if pattern.search(url):
                 return Denied(DenyReason.SCOPE_EXCLUDE, _rule_text("exclude", rule))

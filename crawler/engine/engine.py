@@ -145,11 +145,9 @@ class Engine:
             on_event=observer.event,
         )
         self.host_table, self.revisits = self.scheduler.host_table, self.scheduler.revisits
-        self.client = client(
-            address_limiter=self.scheduler.address_limiter, permits=self.blocklist.permits, bandwidth=bandwidth
-        )
+        self.client = client(address_limiter=self.scheduler.address_limiter, permits=self._permits, bandwidth=bandwidth)
         self.url_policy = UrlPolicy(
-            Scope(options.scope, options.seed_hosts, options.traps), rules, options.obeys_robots
+            Scope(options.scope, options.seed_hosts, options.traps, options.overrides), rules, options.obeys_robots
         )
         self.reevaluation = Reevaluation(
             frontier=frontier,
@@ -278,10 +276,7 @@ class Engine:
         if to_reevaluate := await self.frontier.judge_by(self.options.fingerprint):
             self.reevaluation.rules_changed(to_reevaluate)
         refused, looked_up = await self._store_seeds(on_seeds)
-        limits = repr(_limits_of(self.options)).encode()
-        if await self.frontier.stored_value("limits") != limits:  # hosts that the last run's limits hold are free
-            await self.scheduler.unpark("limit")
-            await self.frontier.store_value("limits", limits)
+        await self._unpark(self.options)
         await self.scheduler.start()
         taken_down = await self.frontier.forgotten(looked_up)
         self.health.check()
@@ -368,6 +363,10 @@ class Engine:
     def _in_scope(self, seeds: Iterable[Discovered]) -> Iterator[Discovered]:
         return (one for one in seeds if _judge_seed(one, self.url_policy.scope) is None)
 
+    def _permits(self, origin: Origin) -> bool:
+        """Whether requests to an origin are allowed: it is not blocked, and not switched off."""
+        return self.blocklist.permits(origin) and self.url_policy.scope.overrides.disabled_by(origin.host) is None
+
     def _on_disk(self, reason: str | None) -> None:
         self._observer.disk(reason)
         self.crawl.disk(reason)
@@ -387,8 +386,7 @@ class Engine:
             await self.revisits.prepare(options.recrawl)
             to_reevaluate = await self.frontier.judge_by(options.fingerprint)
             suspects = await self.frontier.suspects(limit=len(self.host_table.hosts))
-            if _limits_of(options) != _limits_of(self.options):
-                await self.scheduler.unpark("limit")
+            await self._unpark(options)
         except FrontierFull:
             if generation is not None:
                 await generation.close()
@@ -409,6 +407,18 @@ class Engine:
         if to_reevaluate:
             self.reevaluation.rules_changed(to_reevaluate)
         self.options = options
+
+    async def _unpark(self, options: EngineConfiguration) -> None:
+        """Make hosts ready that other options held back, in this run or the last one. Raises FrontierFull."""
+        scope, politeness, overrides = options.scope, options.politeness, options.overrides.all
+        for parked, name, holding in (
+            ("limit", "limits", (scope.max_urls, scope.max_urls_per_host, [(o.hosts, o.max_urls) for o in overrides])),
+            ("robots", "robots_rules", (politeness.robots, [(o.hosts, o.robots) for o in overrides])),
+        ):
+            value = repr(holding).encode()
+            if await self.frontier.stored_value(name) != value:
+                await self.scheduler.unpark(parked)
+                await self.frontier.store_value(name, value)
 
     def new_seeds(self, options: EngineConfiguration) -> list[Discovered]:
         """The seeds that new options add, without those of files and those that the new scope refuses."""
@@ -467,9 +477,14 @@ class Engine:
     def _scope_under(self, new: EngineConfiguration) -> Scope:
         """The scope of new options, with the hosts that redirects of seeds added."""
         scope, old = self.url_policy.scope, self.options
-        if (old.scope, old.traps, old.seed_hosts) == (new.scope, new.traps, new.seed_hosts):
+        if (old.scope, old.traps, old.seed_hosts, old.overrides) == (
+            new.scope,
+            new.traps,
+            new.seed_hosts,
+            new.overrides,
+        ):
             return scope
-        return Scope(new.scope, new.seed_hosts | (scope.seed_hosts - old.seed_hosts), new.traps)
+        return Scope(new.scope, new.seed_hosts | (scope.seed_hosts - old.seed_hosts), new.traps, new.overrides)
 
     # -- status
 
@@ -489,10 +504,6 @@ class Engine:
             Bounded("URLs ready", "entries", buffered, PREFETCH_TOTAL),
             Bounded("hosts", "entries", len(self.host_table.hosts), self.options.engine.active_hosts),
         ]
-
-
-def _limits_of(options: EngineConfiguration) -> tuple[int | None, int | None]:
-    return options.scope.max_urls, options.scope.max_urls_per_host
 
 
 def _hours_of(options: EngineConfiguration) -> Hours | None:

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import orjson
 
-from crawler.core.options import PolitenessOptions, RecrawlOptions, ScheduleOptions, ScopeOptions, TrapOptions
+from crawler.core.options import (
+    Overrides,
+    PolitenessOptions,
+    RecrawlOptions,
+    ScheduleOptions,
+    ScopeOptions,
+    TrapOptions,
+)
 from crawler.core.url import parse_seed
 from crawler.fetch.options import ClientOptions
 
@@ -78,6 +85,7 @@ class EngineConfiguration:
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
     content: ContentOptions = field(default_factory=ContentOptions)
     client: ClientOptions = field(default_factory=ClientOptions)
+    overrides: Overrides = field(default_factory=Overrides)
     engine: EngineOptions = field(default_factory=EngineOptions)
     sitemaps: str = "named"
     output: Path = Path()
@@ -111,4 +119,6 @@ class EngineConfiguration:
             traps.detect != "off", traps.max_path_segments, traps.max_repeats, traps.max_parameters,
             self.politeness.robots, self.robots_token,
         )  # fmt: skip
+        if overriding := self.overrides.judging():
+            judging = (*judging, overriding)  # type: ignore[assignment]
         return sha256(orjson.dumps(judging)).hexdigest()[:32]

@@ -182,7 +182,7 @@ class Reevaluation:
         denied = scope.judge(row.url, host.origin, depth=row.depth, hop_path=row.hop_path, source=row.source)
         if denied is not None:
             return denied
-        if not self._url_policy.obey or host.robots is None:
+        if not self._url_policy.obeys_robots_of(host) or host.robots is None:
             return None
         if host.is_held:
             if state is UrlState.DENIED and row.reason in _BY_ROBOTS:

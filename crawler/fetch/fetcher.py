@@ -19,6 +19,7 @@ from crawler.core.clock import Clock
 from crawler.core.enums import CloseReason, ErrorType, TaskKind, TruncatedReason
 from crawler.core.media_types import ContentTypes
 from crawler.core.models import Failed, Fetched, FetchResult, Head, Origin, Task
+from crawler.core.options import patterns_of
 from crawler.core.outcomes import is_permanent, is_throttled
 from crawler.core.url import target_of
 from crawler.fetch.connection import Connection
@@ -118,8 +119,13 @@ class Fetcher:
         self._spool_directory = spool_directory
         self._robots_options = replace(options, max_body=min(options.max_body, options.max_robots))
         self._wants = ContentTypes(options.content_types).wants if options.content_types else None
-        self._fields = _constant_fields(options, identity)
-        build_request("GET", "/", self._fields)
+        self._fields = _constant_fields(options, identity, options.headers)
+        self._fields_by_pattern = {
+            pattern: _constant_fields(options, identity, _replaced(options.headers, headers))
+            for pattern, headers in options.host_headers
+        }
+        for fields in (self._fields, *self._fields_by_pattern.values()):
+            build_request("GET", "/", fields)
 
     async def fetch(self, origin: Origin, task: Task) -> FetchResult:
         """Get one URL of `origin`. Raises AddressNotReady and OriginBlocked; all other errors are results."""
@@ -248,12 +254,19 @@ class Fetcher:
             resend_count=attempt.resends,
         )
 
+    def _fields_of(self, origin: Origin) -> tuple[tuple[str, str], ...]:
+        """The constant fields of a host: those of the most specific pattern that has its own."""
+        if not self._fields_by_pattern:
+            return self._fields
+        found = (self._fields_by_pattern.get(pattern) for pattern in patterns_of(origin.host))
+        return next((fields for fields in found if fields is not None), self._fields)
+
     def request_for(self, origin: Origin, task: Task) -> bytes:
         """The bytes of the request. Validators that HTTP does not allow are left out."""
         target = target_of(task.url)
         default_port = 443 if origin.scheme == "https" else 80
         host = origin.host if origin.port == default_port else f"{origin.host}:{origin.port}"
-        fields = [("Host", host), *self._fields]
+        fields = [("Host", host), *self._fields_of(origin)]
         if self._credentials is not None:
             target, fields = self._credentials.request(origin, target, fields)
         conditions = []
@@ -279,13 +292,21 @@ def _is_stale(connection: Connection, reader: ResponseReader, error: ExchangeErr
     return was_used or connection.close_reason is CloseReason.UNSOLICITED  # closed before the request was written
 
 
-def _constant_fields(options: FetchOptions, identity: IdentityOptions) -> tuple[tuple[str, str], ...]:
+def _replaced(headers: tuple[tuple[str, str], ...], others: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """Header fields with others, each of which replaces those of its name."""
+    replaced = {name.lower() for name, _ in others}
+    return (*(one for one in headers if one[0].lower() not in replaced), *others)
+
+
+def _constant_fields(
+    options: FetchOptions, identity: IdentityOptions, headers: tuple[tuple[str, str], ...]
+) -> tuple[tuple[str, str], ...]:
     """The fields of every request after Host. A configured field replaces the default one, except for Host."""
     defaults = [("User-Agent", identity.user_agent), ("Accept", _ACCEPT)]
     if options.encodings:
         defaults.append(("Accept-Encoding", ", ".join(options.encodings)))
     if identity.from_address is not None:
         defaults.append(("From", identity.from_address))
-    configured = [(name, value) for name, value in options.headers if name.lower() != "host"]
+    configured = [(name, value) for name, value in headers if name.lower() != "host"]
     replaced = {name.lower() for name, _ in configured}
     return (*(one for one in defaults if one[0].lower() not in replaced), *configured)

@@ -51,6 +51,7 @@ class FetchOptions:
     max_requests_per_connection: int | None = None
     encodings: tuple[str, ...] = ("gzip", "deflate", "br", "zstd")
     headers: tuple[tuple[str, str], ...] = ()
+    host_headers: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()  # by name or "*.name": besides `headers`
     cookies: str = "off"  # or "session": kept in memory while the process lives
     content_types: tuple[str, ...] = ()  # globs; empty: all
     bandwidth: int | None = None  # bytes a second, all hosts together

@@ -21,6 +21,7 @@ from crawler.core.formatting import size
 from crawler.core.scope import doubt_about
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.settings.configuration_errors import shown
+from crawler.settings.schema import OVERRIDE
 from crawler.settings.settings import Mode, Settings
 from crawler.settings.value_types import format_duration, format_size
 
@@ -36,13 +37,14 @@ class CheckResult:
     message: str
     hint: str = ""
     is_warning: bool = False
+    inner: tuple[str | int, ...] = ()  # where in the value of the first key it is
 
 
 def findings(settings: Settings, mode: Mode) -> Iterator[CheckResult]:
     """Errors and warnings about values that are valid each by itself."""
     if mode == "run":
         yield from _for_the_daemon(settings)
-    for rule in (_scope, _politeness, _bounds, _schedule, _output, _credentials, _network, _proxy, _paths):
+    for rule in (_scope, _politeness, _overrides, _bounds, _schedule, _output, _credentials, _network, _proxy, _paths):
         yield from rule(settings)
 
 
@@ -117,6 +119,51 @@ def _politeness(settings: Settings) -> Iterator[CheckResult]:
             "set identity.robots_token to the name of your crawler",
             is_warning=True,
         )
+
+
+def _overrides(settings: Settings) -> Iterator[CheckResult]:
+    address_delay = settings.politeness.address_delay
+    delay = settings.politeness.delay
+    between = min(0.25, delay) if address_delay is None else address_delay
+    for number, override in enumerate(settings.overrides):
+        name = f'override "{override.hosts[0]}"' if override.hosts else "override"
+        if override.delay is not None and override.delay < between and settings.network.proxy is None:
+            yield CheckResult(
+                (OVERRIDE, "politeness.address_delay"),
+                f"{name}: delay = {format_duration(override.delay)} has no full effect: there are "
+                f"{format_duration(between)} between two requests to one IP address",
+                "politeness.address_delay sets that, for all hosts",
+                is_warning=True,
+                inner=(number, "delay"),
+            )
+        host_delay = delay if override.delay is None else override.delay
+        if (override.connections_per_host or 1) > 1 and host_delay > 0:
+            yield CheckResult(
+                (OVERRIDE, "politeness.delay"),
+                f"{name}: connections_per_host = {override.connections_per_host} has an effect only if the delay "
+                f"is 0; it is {format_duration(host_delay)}",
+                is_warning=True,
+                inner=(number, "connections_per_host"),
+            )
+        if override.robots == "ignore":
+            message = f'{name}: robots = "ignore": these hosts are crawled against their robots.txt'
+            yield CheckResult((OVERRIDE,), message, is_warning=True, inner=(number, "robots"))
+        names = {field.lower(): field for field in override.headers or {}}
+        if "cookie" in names and settings.fetch.cookies != "off":
+            yield CheckResult(
+                (OVERRIDE, "fetch.cookies"),
+                f'{name}: headers: {names["cookie"]} cannot be sent beside fetch.cookies = "{settings.fetch.cookies}"',
+                inner=(number, "headers"),
+            )
+        if "authorization" in names or "proxy-authorization" in names:
+            field = names.get("authorization") or names["proxy-authorization"]
+            yield CheckResult(
+                (OVERRIDE,),
+                f"{name}: headers: {field} is sent to every port of these hosts, unencrypted over http",
+                "identity.secrets keeps credentials for one origin",
+                is_warning=True,
+                inner=(number, "headers"),
+            )
 
 
 def _bounds(settings: Settings) -> Iterator[CheckResult]:

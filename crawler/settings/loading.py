@@ -16,11 +16,13 @@ from crawler.engine.options import SeedFile
 from crawler.fetch.options import Secrets
 from crawler.settings.checks import findings
 from crawler.settings.configuration_errors import ConfigurationError, Problem, in_order
-from crawler.settings.schema import SECTIONS, keys
+from crawler.settings.schema import OVERRIDE, SECTIONS, ConfigurationKey, keys, override_keys
 from crawler.settings.secrets import CREDENTIALS_DIRECTORY, credentials_file, read_secrets
-from crawler.settings.settings import DEFAULT_ORIGIN, Mode, Settings, ShownKey, masked
+from crawler.settings.sections import OverrideSection
+from crawler.settings.settings import DEFAULT_ORIGIN, Mode, Settings, ShownKey, masked, masked_for
 from crawler.settings.sources import (
     Given,
+    GivenOverrides,
     ValueSource,
     check_seed_file,
     conf_d,
@@ -47,6 +49,10 @@ class Loaded:
     def masked(self) -> list[ShownKey]:
         """Every key as `config show` prints it, secrets masked, in the order of the file."""
         return masked(self.settings, self.origins)
+
+    def masked_for(self, host: str) -> list[ShownKey]:
+        """The keys that overrides may change, with their values for one host."""
+        return masked_for(self.settings, self.origins, host)
 
 
 def load(path: Path | None, overrides: Sequence[str], environ: Mapping[str, str], mode: Mode) -> Loaded:
@@ -96,6 +102,7 @@ class _Layers:
     refused: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
     is_whole: bool = True
+    overrides: list[OverrideSection] = field(default_factory=list)
 
     def errors(self) -> list[Problem]:
         return in_order([problem for problem in self.problems if not problem.is_warning])
@@ -121,27 +128,65 @@ class _Layers:
             **self.sections,
             file_seeds=self._seeds(),
             secrets=self._secrets() if with_secrets else Secrets(),
+            overrides=tuple(self.overrides),
+            override_places=self._override_places(),
             pattern_places=dict(self._locations_of_patterns()),
         )
         self._take_findings(settings, mode, path)
         return settings
 
-    def _take(self, layer: Iterable[Given | Problem]) -> None:
+    def _take(self, layer: Iterable[Given | GivenOverrides | Problem]) -> None:
         for item in layer:
             if isinstance(item, Problem):
                 self.problems.append(item)
+                continue
+            if isinstance(item, GivenOverrides):
+                self._take_overrides(item)
                 continue
             key, value, folder = item.key, item.value, item.source.folder
             try:
                 checked = SECTIONS[key.section].model_validate({key.name: value}, context=folder)
             except ValidationError as error:
-                self.problems += _problems_of(item, error)
+                self.problems += _problems_of((key.section,), item.source, {key.name: key}, error)
                 self.refused.add(str(key))
             else:
                 update = {key.attribute: getattr(checked, key.attribute)}
                 self.sections[key.section] = self.sections[key.section].model_copy(update=update)
                 self.sources[str(key)] = item.source
                 self.refused.discard(str(key))
+
+    def _take_overrides(self, given: GivenOverrides) -> None:
+        """Check the overrides of a file, which replace those of the files before."""
+        source, found = given.source, []
+        places: dict[str, str] = {}
+        for number, table in enumerate(given.tables):
+            path: KeyPath = (OVERRIDE, number)
+            if not table.get("hosts", ()):
+                message, hint = "override.hosts must name at least one host", 'as in ["example.org", "*.example.org"]'
+                self.problems.append(source.problem((*path, "hosts"), message, hint))
+            elif table.keys() == {"hosts"}:
+                names = ", ".join(name for name in override_keys() if name != "hosts")
+                self.problems.append(source.problem(path, "this override changes nothing", f"its keys are {names}"))
+            try:
+                known = {name: value for name, value in table.items() if name in override_keys()}
+                override = OverrideSection.model_validate(known, context=source.folder)
+            except ValidationError as error:
+                self.problems += _problems_of(path, source, override_keys(), error)
+                self.refused.add(OVERRIDE)
+                continue
+            for index, pattern in enumerate(override.hosts):
+                inner = (*path, "hosts", index)
+                if pattern in places:
+                    message = f'an entry of override.hosts, "{pattern}", is in an override before ({places[pattern]})'
+                    hint = "put its keys into one override"
+                    self.problems.append(source.problem(inner, message, hint))
+                places.setdefault(pattern, source.location(inner))
+            found.append(override)
+        self.overrides, self.sources[OVERRIDE] = found, source
+
+    def _override_places(self) -> tuple[str, ...]:
+        source = self.sources.get(OVERRIDE)
+        return () if source is None else tuple(source.location((OVERRIDE, n)) for n in range(len(self.overrides)))
 
     def _take_files(self, path: Path) -> None:
         files = [(path, path.name)]
@@ -198,18 +243,21 @@ class _Layers:
                 # It is located at the first key that was given, or else in the file as a whole.
                 key = next((key for key in finding.keys if key in self.sources), "")
                 source = self.sources.get(key) or ValueSource(str(path or ""), "")
-                problem = source.problem(_path(key), finding.message, finding.hint)
+                problem = source.problem((*_path(key), *finding.inner), finding.message, finding.hint)
                 self.problems.append(replace(problem, is_warning=finding.is_warning))
 
 
-def _problems_of(item: Given, error: ValidationError) -> list[Problem]:
+def _problems_of(
+    above: KeyPath, source: ValueSource, named: Mapping[str, ConfigurationKey], error: ValidationError
+) -> list[Problem]:
+    """The problems of the table at the path `above`, whose keys are `named`."""
     problems = []
     for detail in error.errors(include_url=False):
         location = detail["loc"]
-        refused = refusal(detail, item.key.kind)
+        key = named[str(location[0])]
+        refused = refusal(detail, key.kind)
         at_key = location[-1] == "[key]"  # how pydantic marks the key of a table
         inner = location[:-1] if at_key else location
-        subject = f"a key of {item.key}" if at_key else f"an entry of {item.key}" if len(inner) > 1 else str(item.key)
-        path = (item.key.section, *inner)
-        problems.append(item.source.problem(path, f"{subject} {refused}", refused.hint, at_key=at_key))
+        subject = f"a key of {key}" if at_key else f"an entry of {key}" if len(inner) > 1 else str(key)
+        problems.append(source.problem((*above, *inner), f"{subject} {refused}", refused.hint, at_key=at_key))
     return problems

@@ -22,6 +22,7 @@ from crawler.settings.configuration_errors import did_you_mean
 from crawler.settings.validators import NO_LIMIT, SEED_WORDS
 from crawler.settings.value_types import KeyKind, number_text
 
+OVERRIDE: Final = "override"
 SECTIONS: Final[dict[str, type[sections.Section]]] = get_type_hints(sections.Sections)
 
 
@@ -51,20 +52,28 @@ class ConfigurationKey:
 @cache
 def keys() -> dict[str, ConfigurationKey]:
     """Every key by "section.key"."""
-    found = {}
-    for section, model in SECTIONS.items():
-        for attribute, field in model.model_fields.items():
-            key = ConfigurationKey(
-                section=section,
-                name=field.alias or attribute,
-                attribute=attribute,
-                kind=_kind(field),
-                description=field.description or "",
-                default=field.default,
-                **cast("dict[str, Any]", field.json_schema_extra),
-            )
-            found[str(key)] = key
-    return found
+    return {str(key): key for section, model in SECTIONS.items() for key in _keys_of(section, model)}
+
+
+@cache
+def override_keys() -> dict[str, ConfigurationKey]:
+    """The keys of one [[override]], by their names."""
+    return {key.name: key for key in _keys_of(OVERRIDE, sections.OverrideSection)}
+
+
+def _keys_of(section: str, model: type[sections.Section]) -> list[ConfigurationKey]:
+    return [
+        ConfigurationKey(
+            section=section,
+            name=field.alias or attribute,
+            attribute=attribute,
+            kind=_kind(field),
+            description=field.description or "",
+            default=field.default,
+            **cast("dict[str, Any]", field.json_schema_extra),
+        )
+        for attribute, field in model.model_fields.items()
+    ]
 
 
 def _kind(field: FieldInfo) -> KeyKind:
@@ -86,8 +95,17 @@ def unknown_key(section: str, name: str) -> tuple[str, str] | None:
     return f'unknown key "{name}" in [{section}]', hint or f"its keys are {', '.join(own)}"
 
 
+def unknown_override_key(name: str) -> tuple[str, str]:
+    """Message and hint about a key that [[override]] does not have."""
+    homes = [str(key) for key in keys().values() if key.name == name]
+    hint = f"{homes[0]} cannot be set for some hosts only" if homes else did_you_mean(name, override_keys())
+    return f'unknown key "{name}" in [[override]]', hint or f"its keys are {', '.join(override_keys())}"
+
+
 def unknown_section(name: str) -> tuple[str, str]:
     """Message and hint about a section that there is not."""
+    if name == OVERRIDE:
+        return "[[override]] can be given in a file only", "write it into the configuration or a file of conf.d"
     return f'unknown section "{name}"', did_you_mean(name, SECTIONS) or f"the sections are {', '.join(SECTIONS)}"
 
 
@@ -139,7 +157,22 @@ _HEAD: Final = """\
 
 def example_text() -> str:
     """The text of config/crawler.toml: every key with its meaning, unit and default, each commented out."""
-    return _HEAD + "".join(_example_section(name) for name in SECTIONS)
+    return _HEAD + "".join(_example_section(name) for name in SECTIONS) + _EXAMPLE_OVERRIDE
+
+
+_EXAMPLE_OVERRIDE: Final = """
+
+# Some hosts may have their own delay, max_crawl_delay, connections_per_host, robots, adaptive, max_urls and headers,
+# or be switched off. Of several overrides that give a key, the one with the most specific pattern decides. live
+#
+#   [[override]]
+#   hosts = ["example.org", "*.example.org"]
+#   delay = "5s"
+#
+#   [[override]]
+#   hosts = ["old.example.org"]
+#   enabled = false
+"""
 
 
 def _example_section(name: str) -> str:
@@ -168,6 +201,7 @@ def json_schema() -> Schema:
         del found[name]["title"]  # it is the name of our class
     for key in keys().values():
         _complete(found[key.section]["properties"][key.name], key)
+    found[OVERRIDE] = {"type": "array", "items": _override_schema()}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Configuration of the crawler",
@@ -175,6 +209,20 @@ def json_schema() -> Schema:
         "additionalProperties": False,
         "properties": found,
     }
+
+
+def _override_schema() -> Schema:
+    found: Schema = sections.OverrideSection.model_json_schema()
+    del found["title"]
+    for key in override_keys().values():
+        properties = found["properties"][key.name]
+        _complete(properties, key)
+        if key.name != "hosts":  # what is not given is as in the crawl
+            properties.pop("default", None)
+            if key.name != "max_urls" and len(options := properties.get("anyOf", ())) == 2:
+                properties |= options[0]
+                del properties["anyOf"]
+    return found
 
 
 def _complete(found: Schema, key: ConfigurationKey) -> None:

@@ -512,6 +512,20 @@ class EngineSection(Section):
     drain: t.Duration = _key(_ENGINE.drain_s, "How long a stop waits for requests in flight.", restart=True, most=_DAY)
 
 
+class OverrideSection(Section):
+    """What some hosts have instead of the options of the crawl."""
+
+    hosts: t.ListOf[t.HostPattern] = _key((), 'Names of hosts; "*.example.org" for all below example.org.')
+    enabled: t.Flag | None = _key(None, "false: nothing of these hosts is requested, and their URLs are denied.")
+    delay: t.Duration | None = _key(None, "Instead of politeness.delay.", most=_DAY)
+    max_crawl_delay: t.Duration | None = _key(None, "Instead of politeness.max_crawl_delay.", most=_DAY)
+    connections_per_host: t.Count | None = _key(None, "Instead of politeness.connections_per_host.", most=1_000)
+    robots: Annotated[Literal["obey", "ignore"] | None, t.KeyKind.TEXT] = _key(None, "Instead of politeness.robots.")
+    adaptive: t.Flag | None = _key(None, "Instead of politeness.adaptive.")
+    max_urls: t.OrNoLimit[t.Count] = _key(None, "Instead of scope.max_urls_per_host.", most=10**12)
+    headers: t.Headers | None = _key(None, "Besides fetch.headers; a field replaces the one of its name there.")
+
+
 @dataclass(frozen=True, slots=True)
 class Sections:
     """The whole file, section by section."""

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from crawler.core.options import (
+    HostOverride,
     ImportanceRule,
+    Overrides,
     PolitenessOptions,
     RecrawlOptions,
     Rules,
@@ -21,6 +23,7 @@ from crawler.core.options import (
     ScopeOptions,
     ScopeRule,
     TrapOptions,
+    patterns_of,
 )
 from crawler.core.url import parse_seed
 from crawler.engine.options import ContentOptions, EngineConfiguration, EngineOptions, SeedFile
@@ -36,7 +39,7 @@ from crawler.fetch.options import (
 from crawler.obs.log_files import LogOptions
 from crawler.output_directory import CrawlPaths
 from crawler.settings import sections
-from crawler.settings.schema import ConfigurationKey, keys, toml_text
+from crawler.settings.schema import OVERRIDE, ConfigurationKey, keys, override_keys, toml_text
 from crawler.settings.validators import TOKEN, proxy_authorization
 from crawler.sinks.base import SinkOptions
 
@@ -65,12 +68,15 @@ _USERINFO = re.compile(r"\A((?:[A-Za-z][A-Za-z0-9+.-]*:)?/*)[^/?#]*@")
 class Settings(sections.Sections):
     """Every section, with the files of `crawl.seed_files`, and the content of the one that `identity.secrets` names.
 
-    `pattern_places` maps "include" and "exclude" to the location ("crawler.toml:14") of each pattern.
+    `pattern_places` maps "include" and "exclude" to the location ("crawler.toml:14") of each pattern,
+    `override_places` has that of each override.
     """
 
     file_seeds: tuple[SeedFile, ...] = ()
     secrets: Secrets = field(default_factory=Secrets)
     pattern_places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    overrides: tuple[sections.OverrideSection, ...] = ()
+    override_places: tuple[str, ...] = ()
 
     def get(self, dotted: str) -> object:
         """The value of "section.key". Raises KeyError if there is no such key."""
@@ -130,6 +136,7 @@ class Settings(sections.Sections):
             allow_private=network.allow_private,
             resolve=network.resolve,
             schedule=self.schedule_options() if mode == "run" else ScheduleOptions(),
+            overrides=self.host_overrides(),
         )
 
     @property
@@ -147,6 +154,11 @@ class Settings(sections.Sections):
     def _rules(self, key: str, patterns: tuple[str, ...]) -> tuple[ScopeRule, ...]:
         places = self.pattern_places.get(key) or ("",) * len(patterns)
         return tuple(ScopeRule(pattern, place) for pattern, place in zip(patterns, places, strict=True))
+
+    def host_overrides(self) -> tuple[HostOverride, ...]:
+        """The overrides without their header fields, which may be secret."""
+        places = self.override_places or ("",) * len(self.overrides)
+        return tuple(_host_override(one, place) for one, place in zip(self.overrides, places, strict=True))
 
     def trap_options(self) -> TrapOptions:
         return _options(TrapOptions, self.traps)
@@ -167,7 +179,10 @@ class Settings(sections.Sections):
         return _options(IdentityOptions, self.identity, robots_token=self.robots_token)
 
     def fetch_options(self) -> FetchOptions:
-        return _options(FetchOptions, self.fetch, headers=tuple(self.fetch.headers.items()))
+        overriding = [one for one in self.overrides if one.headers is not None]
+        host_headers = tuple((name, tuple((one.headers or {}).items())) for one in overriding for name in one.hosts)
+        headers = tuple(self.fetch.headers.items())
+        return _options(FetchOptions, self.fetch, headers=headers, host_headers=host_headers)
 
     def network_options(self) -> NetworkOptions:
         return _options(NetworkOptions, self.network, resolve=tuple(self.network.resolve.items()), proxy=self._proxy())
@@ -192,7 +207,9 @@ class Settings(sections.Sections):
             network=self.network_options(),
             tls=self.tls_options(),
             secrets=self.secrets,
-            connections_per_host=address.connections_per_host,
+            connections_per_host=max(
+                address.connections_per_host, *(one.connections_per_host or 0 for one in self.overrides), 0
+            ),
             connections_per_address=address.connections_per_address,
         )
 
@@ -231,6 +248,7 @@ class Settings(sections.Sections):
             schedule=self.schedule_options(),
             content=self.content_options(),
             client=self.client_options(),
+            overrides=Overrides(self.host_overrides()),
             engine=self.engine_options(mode),
             sitemaps=self.sitemaps(mode),
             output=self.output_directory,
@@ -238,6 +256,11 @@ class Settings(sections.Sections):
 
     def log_options(self) -> LogOptions:
         return _options(LogOptions, self.log)
+
+
+def _host_override(one: sections.OverrideSection, place: str) -> HostOverride:
+    max_urls = one.max_urls if "max_urls" not in one.model_fields_set else one.max_urls or 0
+    return _options(HostOverride, one, place=place, max_urls=max_urls)
 
 
 def _options(options: Callable[..., _T], *given: sections.Section, **others: object) -> _T:
@@ -260,9 +283,10 @@ class Changes:
 def changes(old: Settings, new: Settings) -> Changes:
     """What a reload from `old` to `new` changes. A changed seed file counts as `crawl.seed_files`, secrets likewise."""
     files = {"crawl.seed_files": old.file_seeds != new.file_seeds, "identity.secrets": old.secrets != new.secrets}
+    overriding = (OVERRIDE,) if old.overrides != new.overrides else ()
     differing = [key for name, key in keys().items() if old.get(name) != new.get(name) or files.get(name)]
     return Changes(
-        live=tuple(str(key) for key in differing if not key.restart),
+        live=(*(str(key) for key in differing if not key.restart), *overriding),
         restart=tuple(str(key) for key in differing if key.restart),
     )
 
@@ -298,13 +322,76 @@ def masked(settings: Settings, origins: Mapping[str, str]) -> list[ShownKey]:
     return [_shown(key, settings, origins.get(dotted, DEFAULT_ORIGIN)) for dotted, key in keys().items()]
 
 
+# What the keys of an override are used instead of.
+_INSTEAD_OF: Final = {
+    "max_urls": "scope.max_urls_per_host",
+    "delay": "politeness.delay",
+    "max_crawl_delay": "politeness.max_crawl_delay",
+    "connections_per_host": "politeness.connections_per_host",
+    "robots": "politeness.robots",
+    "adaptive": "politeness.adaptive",
+    "headers": "fetch.headers",
+}
+
+
+def masked_overrides(settings: Settings) -> list[dict[str, str]]:
+    """The overrides, each with its keys and their values as TOML."""
+    return [
+        {
+            name: toml_text(key, _masked_headers(value) if isinstance(value := getattr(one, name), dict) else value)
+            for name, key in override_keys().items()
+            if name in one.model_fields_set
+        }
+        for one in settings.overrides
+    ]
+
+
+def overrides_text(settings: Settings) -> str:
+    """The overrides as one line of TOML."""
+    tables = (", ".join(f"{name} = {text}" for name, text in one.items()) for one in masked_overrides(settings))
+    return f"[{', '.join(f'{{ {table} }}' for table in tables)}]"
+
+
+def masked_for(settings: Settings, origins: Mapping[str, str], host: str) -> list[ShownKey]:
+    """The keys that overrides may change, and "override.enabled", with their values for one host."""
+    given = {pattern: number for number, one in enumerate(settings.overrides) for pattern in one.hosts}
+    found = []
+    for name, dotted in {"enabled": "override.enabled", **_INSTEAD_OF}.items():
+        is_base = dotted in keys()
+        key = keys()[dotted] if is_base else override_keys()[name]
+        value, origin = (
+            (settings.get(dotted), origins.get(dotted, DEFAULT_ORIGIN)) if is_base else (True, DEFAULT_ORIGIN)
+        )
+        for pattern in patterns_of(host):
+            if pattern in given and name in (override := settings.overrides[given[pattern]]).model_fields_set:
+                value = _with_headers(value, getattr(override, name))
+                origin = f'{settings.override_places[given[pattern]]} override "{pattern}"'
+                break
+        value = _masked_headers(value) if isinstance(value, dict) else value
+        text = toml_text(key, value)
+        found.append(ShownKey(dotted, value, text, origin, "", key.description, key.restart))
+    return found
+
+
+def _with_headers(usual: object, value: object) -> object:
+    """The value of an override; header fields replace those of their names and leave the others."""
+    if not isinstance(usual, dict) or not isinstance(value, dict):
+        return value
+    replaced = {name.lower() for name in value}
+    return {name: text for name, text in usual.items() if name.lower() not in replaced} | value
+
+
+def _masked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: text if name.lower() in _HARMLESS else MASK for name, text in headers.items()}
+
+
 def _shown(key: ConfigurationKey, settings: Settings, origin: str) -> ShownKey:
     value, note = settings.get(str(key)), ""
     if value is None:
         value, note = _derived_values(settings).get(str(key)), key.derived
     match str(key), value:
         case "fetch.headers", dict():
-            value = {name: text if name.lower() in _HARMLESS else MASK for name, text in value.items()}
+            value = _masked_headers(value)
         case "network.proxy", str():
             value = _without_userinfo(value)
         case "crawl.seeds", tuple():

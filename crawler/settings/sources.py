@@ -30,7 +30,16 @@ from crawler.settings.configuration_errors import (
     syntax_hint,
     syntax_message,
 )
-from crawler.settings.schema import SECTIONS, ConfigurationKey, keys, unknown_key, unknown_section
+from crawler.settings.schema import (
+    OVERRIDE,
+    SECTIONS,
+    ConfigurationKey,
+    keys,
+    override_keys,
+    unknown_key,
+    unknown_override_key,
+    unknown_section,
+)
 from crawler.settings.toml_positions import Path as KeyPath
 from crawler.settings.toml_positions import Positions
 from crawler.settings.validators import SEED_WORDS
@@ -73,6 +82,14 @@ class Given:
     source: ValueSource
 
 
+@dataclass(frozen=True, slots=True)
+class GivenOverrides:
+    """The [[override]] tables of one file, not yet checked. Problems with the names of their keys are known."""
+
+    tables: Sequence[Mapping[str, object]]
+    source: ValueSource
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TomlFile(ValueSource):
     """One parsed file. No problem of a secret one shows its line."""
@@ -88,13 +105,19 @@ class TomlFile(ValueSource):
 
     def problem(self, path: KeyPath, message: str, hint: str = "", *, at_key: bool = False) -> Problem:
         line, column = self.positions.key(path) if at_key else self.positions.value(path)
-        shown = "" if self.is_secret or path[:2] in _SECRET else self.lines[line - 1]
+        shown = (
+            ""
+            if self.is_secret or path[:2] in _SECRET or (path[:1], path[2:3]) == ((OVERRIDE,), ("headers",))
+            else self.lines[line - 1]
+        )
         return Problem(self.name, line, column, message, shown, hint)
 
-    def given(self) -> Iterator[Given | Problem]:
+    def given(self) -> Iterator[Given | GivenOverrides | Problem]:
         """Its keys in order, and problems with their names."""
         for section, table in self.data.items():
-            if section not in SECTIONS:
+            if section == OVERRIDE:
+                yield from self._overrides(table)
+            elif section not in SECTIONS:
                 yield self._misplaced(section, table)
             elif isinstance(table, list) and all(isinstance(item, dict) for item in table) and table:
                 yield self.problem(
@@ -108,6 +131,16 @@ class TomlFile(ValueSource):
                         yield self.problem((section, name), *unknown, at_key=True)
                     else:
                         yield Given(keys()[f"{section}.{name}"], value, self)
+
+    def _overrides(self, tables: object) -> Iterator[GivenOverrides | Problem]:
+        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+            hint = "write [[override]], once for each group of hosts"
+            yield self.problem((OVERRIDE,), "override must be an array of tables", hint, at_key=True)
+            return
+        for number, table in enumerate(tables):
+            for name in (name for name in table if name not in override_keys()):
+                yield self.problem((OVERRIDE, number, name), *unknown_override_key(name), at_key=True)
+        yield GivenOverrides(tables, self)
 
     def _misplaced(self, name: str, value: object) -> Problem:
         if isinstance(value, dict):

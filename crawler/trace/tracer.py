@@ -116,9 +116,10 @@ class _Tracer:
             rng=self._rng,
             on_event=lambda name, fields: None,
             blocklist=_blocklist(settings),
+            overrides=options.overrides,
         )
         self._hosts.admit([HostRow(_HOST_ID, origin, slot=0, queued=1)])
-        scope, recent_keys = Scope(options.scope, options.seed_hosts, options.traps), RecentKeys()
+        scope, recent_keys = Scope(options.scope, options.seed_hosts, options.traps, options.overrides), RecentKeys()
         self._policy = UrlPolicy(scope, RobotsCache(options.robots_token), options.obeys_robots)
         self._processor = ResponseProcessor(options, recent_keys=recent_keys)
         self._url_lists = UrlListPolicy(
@@ -149,8 +150,9 @@ class _Tracer:
         )
         try:
             trace.request = mask_request(client.request_for(self._origin, trace.task))
-            if not self._policy.obey:
-                trace.robots_skipped = 'politeness.robots = "ignore"'
+            if not self._policy.obeys_robots_of(host := self._hosts.hosts[_HOST_ID]):
+                by = "politeness.robots" if host.override.robots is None else "override: robots"
+                trace.robots_skipped = f'{by} = "ignore"'
             elif not robots:
                 trace.robots_skipped = "--no-robots"
             else:
@@ -197,7 +199,10 @@ class _Tracer:
     async def _fetch(self, client: HttpClient, origin: Origin, task: Task) -> FetchResult:
         """Send a request once politeness allows it, and learn from its result."""
         key = self._hosts.key_for(origin)
-        why = "politeness.delay" if key.delay_s == self._options.politeness.delay_s else "Crawl-delay of robots.txt"
+        host = self._hosts.hosts[_HOST_ID]
+        configured = "politeness.delay" if host.override.delay_s is None else "override: delay"
+        is_configured = key.delay_s == self._hosts.configured_delay_s(host)
+        why = configured if is_configured else "Crawl-delay of robots.txt"
         await self._wait(key.politeness.open_mono, "politeness.adaptive" if key.adaptive_s > key.delay_s else why)
         key.politeness = key.politeness.began()
         result: FetchResult | None = None

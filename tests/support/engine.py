@@ -8,7 +8,7 @@ from typing import Any
 
 from crawler.core.enums import Source, StoppedBy, TaskKind
 from crawler.core.models import Discovered, FetchResult, RecordLocation, SinkFile
-from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
+from crawler.core.options import HostOverride, Overrides, PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
 from crawler.core.politeness import politeness_key
 from crawler.core.url import key_of, parse
 from crawler.engine.engine import Engine
@@ -108,6 +108,7 @@ class Harness(RecordingObserver):
         traps: TrapOptions | None = None,
         recrawl: RecrawlOptions | None = None,
         sitemaps: str = "named",
+        overrides: Sequence[HostOverride] = (),
         web: dict[str, FetchResult | Sequence[FetchResult]] | None = None,
     ) -> None:
         self.options = engine or EngineOptions(workers=8, linger_s=600.0, min_free=0, drain_s=5.0)
@@ -132,6 +133,7 @@ class Harness(RecordingObserver):
                 traps=traps or TrapOptions(),
                 recrawl=recrawl or RecrawlOptions(),
                 client=CLIENT,
+                overrides=Overrides(overrides),
                 engine=self.options,
                 sitemaps=sitemaps,
                 output=output,

@@ -337,7 +337,7 @@ class Monitor:
             delayed = held = without_work = 0
             held_back = {LeftReason.BLOCKED: 0, LeftReason.LIMIT: 0}
             done_s: dict[PolitenessKey, float] = {}
-            adaptive, crawl_delays, usual_s = [], [], self._host_table.configured_delay_s
+            adaptive, crawl_delays = [], []
             for host in hosts:
                 state = state_of(host, now)
                 by_state[state] += 1
@@ -354,7 +354,7 @@ class Monitor:
                         delayed += 1
                         if host.key.adaptive_s > host.key.delay_s:
                             adaptive.append(host.key.adaptive_s)
-                        elif host.key.delay_s > usual_s:
+                        elif host.key.delay_s > self._host_table.configured_delay_s(host):
                             crawl_delays.append(host.key.delay_s)
             backlog = backlog_of(hosts, now)
             for parked, (number, urls) in self._parked.items():

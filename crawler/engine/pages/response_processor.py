@@ -160,8 +160,14 @@ class ResponseProcessor:
         self._fetch = options.client.fetch
         self._token = options.robots_token
         self._obey = options.obeys_robots
+        self._overrides = options.overrides
         self._requisites = options.scope.requisites
         self._lazy = options.scope.lazy
+
+    def _obeys_robots_of(self, task: Task) -> bool:
+        """Whether directives for robots on a page are obeyed."""
+        robots = self._overrides.of(check_href(task.url)[1].host).robots if self._overrides else None
+        return self._obey if robots is None else robots == "obey"
 
     @property
     def recent_keys_bytes(self) -> int:
@@ -224,7 +230,8 @@ class ResponseProcessor:
         if decoded.bomb:
             processed.outcome = replace(response, error_type=response.error_type or ErrorType.TOO_LARGE)
             return processed, []
-        robots = head.get_all("x-robots-tag") if self._obey else []
+        obeys = self._obeys_robots_of(task)
+        robots = head.get_all("x-robots-tag") if obeys else []
         encoding: str | None = None
         title: str | None = None
         language: str | None = None
@@ -256,7 +263,7 @@ class ResponseProcessor:
             elif parsed.capped:
                 fault = ReadingFault.MAX_LINKS
             stored = parsed.links_count - len(parsed.links)
-            rules = page_headers.page_directives(parsed.robots if self._obey else (), robots, self._token)
+            rules = page_headers.page_directives(parsed.robots if obeys else (), robots, self._token)
             links = list(parsed.links)
             if rules.nofollow:
                 links = [link._replace(nofollow=True) for link in links]
@@ -303,7 +310,8 @@ class ResponseProcessor:
         )
         processed.links_found = len(url_list.entries)
         if task.kind is TaskKind.PAGE:
-            rules = page_headers.page_directives((), head.get_all("x-robots-tag") if self._obey else [], self._token)
+            robots = head.get_all("x-robots-tag") if self._obeys_robots_of(task) else []
+            rules = page_headers.page_directives((), robots, self._token)
             processed.index = not rules.noindex
             processed.page = PageInfo(None, mime or None, None, None, None, len(url_list.entries), url_list.size)
             if rules.nofollow:
@@ -377,7 +385,7 @@ class ResponseProcessor:
     ) -> tuple[Denied | None, Discovered]:
         source = link.source
         found = _discovered(task, link, key, kind)
-        if link.nofollow and self._obey and source is not Source.REQUISITE:
+        if link.nofollow and source is not Source.REQUISITE and self._obeys_robots_of(task):
             return Denied(DenyReason.NOFOLLOW, "nofollow"), found
         if found.redirects > MAX_REDIRECTS:
             return Denied(DenyReason.REDIRECT_LIMIT, f"more than {MAX_REDIRECTS} redirects"), found

@@ -74,11 +74,15 @@ class RobotsCache:
 
 @dataclass(slots=True)
 class UrlPolicy:
-    """Scope and robots.txt. `obey`: politeness.robots is obey."""
+    """Scope and robots.txt. `obey`: politeness.robots is obey; an override of a host counts more."""
 
     scope: Scope
     rules: RobotsCache
     obey: bool
+
+    def obeys_robots_of(self, host: Host) -> bool:
+        """Whether the robots.txt of a host is obeyed."""
+        return host.obeys_robots("obey" if self.obey else "ignore")
 
     def judge(self, task: Task, origin: Origin, host: Host) -> Denied | None:
         """Judge a leased task; None: it may be requested. The rules may have changed since it was found."""
@@ -87,7 +91,7 @@ class UrlPolicy:
 
     def judge_robots(self, url: str, host: Host) -> Denied | None:
         """Judge a URL by robots.txt; None: it is allowed. The verdict of `host` must be known and its rules loaded."""
-        if not self.obey:
+        if not self.obeys_robots_of(host):
             return None
         if host.is_held:
             return Denied(DenyReason.ROBOTS_UNREACHABLE, "robots.txt could not be read")
@@ -112,7 +116,7 @@ class UrlPolicy:
             host = check_href(outcome.target)[1].host
         except UrlError:
             return None
-        if self.scope.has_host(host):
+        if self.scope.has_host(host) or self.scope.overrides.disabled_by(host) is not None:
             return None
         self.scope = self.scope.with_host(host)
         return host

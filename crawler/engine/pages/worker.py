@@ -141,7 +141,8 @@ class Worker:
                 if not self._scheduler.may_send(lease, first=not has_begun):
                     return
                 if task.id != 0:
-                    if host.is_held or host.needs_rules:
+                    needs_robots = self._url_policy.obeys_robots_of(host) and not host.is_disabled
+                    if needs_robots and (host.is_held or host.needs_rules):
                         return
                     denied = self._url_policy.judge(task, lease.origin, host)
                     if denied is not None:
@@ -156,8 +157,8 @@ class Worker:
                     closed = error
                     return
                 except OriginBlocked:
-                    if (
-                        task.kind is TaskKind.ROBOTS and not host.is_blocked
+                    if task.kind is TaskKind.ROBOTS and not (
+                        host.is_blocked or host.is_disabled
                     ):  # the redirect target of another host's robots.txt
                         done += 1
                         last = task, blocked(lease.origin), self._clock.mono() - start

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from crawler.content.robots_txt import RuleSet
 from crawler.core.formatting import unreadable_robots
 from crawler.core.models import Origin, RobotsRecord, Task
+from crawler.core.options import NO_OVERRIDE, HostOverride
 from crawler.core.politeness import OPEN, PolitenessState
 
 
@@ -22,6 +23,7 @@ class Host:
     id: int
     origin: Origin
     key: "PolitenessKey"
+    override: HostOverride = NO_OVERRIDE
     queued: int = 0
     fetched: int = 0
     reserved: int = 0  # first attempts that are leased and not stored yet; they count for the limits already
@@ -68,10 +70,20 @@ class Host:
         """Whether robots.txt must be requested before a page may be leased."""
         return self.robots is None or self.robots.expires_at <= now_at
 
+    def obeys_robots(self, robots: str) -> bool:
+        """Whether its robots.txt is obeyed, if `robots` holds for hosts without an override."""
+        return (self.override.robots or robots) == "obey"
+
+    @property
+    def is_disabled(self) -> bool:
+        """Whether an override switches it off: it gets no request, and its URLs are denied."""
+        return self.override.enabled is False
+
     @property
     def is_held(self) -> bool:
         """Whether robots.txt cannot be read and no good copy is left: nothing may be fetched (RFC 9309 §2.3.1.4)."""
-        return self.robots is not None and self.robots.verdict == "unreachable"
+        is_unreachable = self.robots is not None and self.robots.verdict == "unreachable"
+        return is_unreachable and self.override.robots != "ignore"
 
     @property
     def robots_problem(self) -> str:
@@ -82,7 +94,8 @@ class Host:
     @property
     def needs_rules(self) -> bool:
         """Whether its robots.txt has rules that must be read from the store first."""
-        return self.rules is None and self.robots is not None and self.robots.verdict == "rules"
+        has_rules = self.robots is not None and self.robots.verdict == "rules"
+        return has_rules and self.rules is None and self.override.robots != "ignore"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from crawler.core.models import (
     RobotsRecord,
     SlowResponse,
 )
-from crawler.core.options import PolitenessOptions
+from crawler.core.options import Overrides, PolitenessOptions
 from crawler.core.outcomes import (
     OUTAGE_PROBE_S,
     TRANSIENT_ERRORS_IN_A_ROW,
@@ -47,6 +47,7 @@ from crawler.core.politeness import (
     PolitenessState,
     backoff_s,
     host_delay,
+    overridden,
     politeness_key,
     retry_after_s,
     server_error_backoff_s,
@@ -75,10 +76,12 @@ class HostTable:
         rng: random.Random,
         on_event: OnEvent,
         blocklist: Blocklist | None = None,
+        overrides: Overrides | None = None,
         on_open: Callable[[Sequence[Host]], None] = lambda hosts: None,
         on_outage_over: Callable[[float], None] = lambda since_at: None,
     ) -> None:
         self._politeness = politeness
+        self._overrides = Overrides() if overrides is None else overrides
         self._clock = clock
         self._rng = rng
         self._on_event = on_event
@@ -145,9 +148,10 @@ class HostTable:
         if not key.members:
             self.without_hosts[key] = None
         key.id, key.crawl_delay_s, key.has_more, key.is_entering = row.id, row.crawl_delay_s, row.has_more, False
-        key.delay_s = host_delay(self._politeness, row.crawl_delay_s)
-        if self._politeness.adaptive and row.response_s:
-            key.adaptive_s = key.adaptive_stored_s = host_delay(self._politeness, None, row.response_s)
+        self._set_delay(key)
+        politeness = self._politeness_of(row.name)
+        if politeness.adaptive and row.response_s:
+            key.adaptive_s = key.adaptive_stored_s = host_delay(politeness, None, row.response_s)
         key.last_end_mono = None if row.requested_at is None else self.mono_of(row.requested_at)
         if self._unclean_mono is not None and not _is_certain(key, self._unclean_mono):
             key.last_end_mono = max(key.last_end_mono or self._unclean_mono, self._unclean_mono)
@@ -172,9 +176,13 @@ class HostTable:
 
     def _admit(self, row: HostRow) -> Host:
         key = self.key_for(row.origin)
+        is_first = not key.members
         key.members.add(row.id)
         self.without_hosts.pop(key, None)
         self.hosts[row.id] = host = self._made_of(row, key)
+        if is_first and self._overrides:  # until now the delay was that of the key's name
+            self._set_delay(key)
+            self._delay_from_last_end(key)
         mono = self._clock.mono()
         if host.is_held and row.robots is not None and row.robots.fetched_at < self._started_at:
             _redate(host, self._clock.now(), lambda _: 0.0)  # after a restart robots.txt is requested at once
@@ -188,6 +196,7 @@ class HostTable:
 
     def _made_of(self, row: HostRow, key: PolitenessKey) -> Host:
         host = Host(row.id, row.origin, key, queued=row.queued, fetched=row.fetched)
+        host.override = self._overrides.of(row.origin.host)
         host.robots = row.robots
         host.retries = 1  # perhaps: the first tasks that are taken tell
         host.has_suspects = row.has_suspects  # assumed until its templates are loaded
@@ -201,7 +210,7 @@ class HostTable:
         host = self.hosts.get(row.id)
         if host is None:
             name = politeness_key(row.origin.host, self._politeness)
-            host = self._made_of(row, self.keys.get(name) or PolitenessKey(name, host_delay(self._politeness, None)))
+            host = self._made_of(row, self.keys.get(name) or self._new_key(name, row.origin))
             host.limit_reached = row.parked == "limit"
             host.ever_responded = row.has_responded
             if row.parked == "backoff":
@@ -267,7 +276,7 @@ class HostTable:
         name = politeness_key(origin.host, self._politeness)
         key = self.keys.get(name)
         if key is None:
-            key = PolitenessKey(name, host_delay(self._politeness, None))
+            key = self._new_key(name, origin)
             self.add_unknown(key)
         return key
 
@@ -276,16 +285,39 @@ class HostTable:
         host = self.hosts[lease.host_id]
         return host.key if lease.origin == host.origin else self.key_for(lease.origin)
 
+    def _new_key(self, name: str, origin: Origin) -> PolitenessKey:
+        return PolitenessKey(name, host_delay(self._politeness_of(origin.host), None))
+
+    def _politeness_of(self, host: str) -> PolitenessOptions:
+        """The options of a host, or of a politeness key that has no hosts in memory."""
+        return overridden(self._politeness, self._overrides.of(host)) if self._overrides else self._politeness
+
+    def _set_delay(self, key: PolitenessKey) -> None:
+        """Set the delay of a key: the longest of those of its hosts in memory."""
+        options = [self._politeness]
+        if self._overrides:
+            hosts = [self.hosts[host_id] for host_id in key.members]
+            options = [overridden(self._politeness, host.override) for host in hosts]
+            options = options or [self._politeness_of(key.name)]
+        key.delay_s = max(host_delay(one, key.crawl_delay_s) for one in options)
+        if not any(one.adaptive and one.delay_s > 0 for one in options):
+            key.adaptive_s = 0.0
+
+    @staticmethod
+    def _delay_from_last_end(key: PolitenessKey) -> None:
+        """Apply a new delay of a key after its last request too. The key does not open sooner than before."""
+        if key.last_end_mono is not None and key.delay_s > 0:
+            key.politeness = key.politeness.began().ended(key.last_end_mono, delay_s=key.delay_s)
+
     def _update_delay(self, host: Host) -> None:
         crawl_delay_s = host.robots.crawl_delay_s if host.robots is not None else None
         key = host.key
         if crawl_delay_s is not None:
             key.crawl_delay_s = max(crawl_delay_s, key.crawl_delay_s or 0.0)
-        delay_s = host_delay(self._politeness, crawl_delay_s)
+        delay_s = host_delay(overridden(self._politeness, host.override), crawl_delay_s)
         if delay_s > key.delay_s:
             key.delay_s = delay_s
-            if key.last_end_mono is not None:  # it also applies after the last request, made before it was known
-                key.politeness = key.politeness.began().ended(key.last_end_mono, delay_s=delay_s)
+            self._delay_from_last_end(key)  # the last request was made before it was known
 
     def learn_robots(self, host: Host, record: RobotsRecord) -> None:
         """Record a robots verdict, without the text."""
@@ -298,22 +330,19 @@ class HostTable:
         elif was_held:
             self._log_state(host, HostState.HELD, HostState.READY, "robots.txt read")
 
-    @property
-    def configured_delay_s(self) -> float:
+    def configured_delay_s(self, host: Host) -> float:
         """The delay of a host without Crawl-delay that responds fast."""
-        return host_delay(self._politeness, None)
+        return overridden(self._politeness, host.override).delay_s
 
-    def reconfigure(self, politeness: PolitenessOptions) -> None:
+    def reconfigure(self, politeness: PolitenessOptions, overrides: Overrides | None = None) -> None:
         """Apply new options, except `politeness.key`. A delay that has begun may become longer, but not shorter."""
         self._politeness = replace(politeness, key=self._politeness.key)
-        has_adaptive_delay = politeness.adaptive and politeness.delay_s > 0
+        self._overrides = Overrides() if overrides is None else overrides
+        for host in self.hosts.values():
+            host.override = self._overrides.of(host.origin.host)
         for key in self.keys.values():
-            key.delay_s = host_delay(self._politeness, key.crawl_delay_s)
-            if not has_adaptive_delay:
-                key.adaptive_s = 0.0
-        for key in self.keys.values():
-            if key.last_end_mono is not None and key.delay_s > 0:
-                key.politeness = key.politeness.began().ended(key.last_end_mono, delay_s=key.delay_s)
+            self._set_delay(key)
+            self._delay_from_last_end(key)
 
     def apply_blocklist(self) -> list[Host]:
         """The blocklist changed: mark the hosts that it covers. Returns those that changed."""
@@ -363,8 +392,9 @@ class HostTable:
         """A response of any status arrived: the origin can be reached."""
         host = self.hosts[lease.host_id]
         key = self.key_of(lease)
-        if self._politeness.adaptive:
-            self._update_adaptive_delay(key, response_s)
+        politeness = self._politeness_of(lease.origin.host)
+        if politeness.adaptive:
+            self._update_adaptive_delay(key, response_s, politeness)
         if self._states_before_failures:
             self._end_outage()
         if host.origin != lease.origin:
@@ -378,11 +408,11 @@ class HostTable:
             host.politeness = host.politeness.recovered()
             self._changed_hosts[host.id] = host
 
-    def _update_adaptive_delay(self, key: PolitenessKey, response_s: float) -> None:
+    def _update_adaptive_delay(self, key: PolitenessKey, response_s: float, politeness: PolitenessOptions) -> None:
         """Compute the adaptive delay from a response time. The next commit stores it if it differs enough from the
         stored one; it is stored as 0 if it is not longer than the delay.
         """
-        key.adaptive_s = delay_s = host_delay(self._politeness, None, response_s)
+        key.adaptive_s = delay_s = host_delay(politeness, None, response_s)
         delay_s = delay_s if delay_s > key.delay_s else 0.0
         stored_s = key.adaptive_stored_s
         if not _STORED_TOLERANCE * stored_s <= delay_s <= stored_s / _STORED_TOLERANCE:

@@ -52,7 +52,7 @@ class LeaseSelection:
         self._address_limiter = ready_queue.address_limiter
         self._crawl_rate_limiter = crawl_rate_limiter
         self._clock = clock
-        self._obeys_robots = politeness.robots == "obey"
+        self._robots = politeness.robots
         self._connections_per_host = politeness.connections_per_host
         self._useful_connections = min(USEFUL_CONNECTIONS, options.workers)
         self._hosts_in_rotation = 0  # with work, or not removed yet since their work ended
@@ -61,7 +61,7 @@ class LeaseSelection:
 
     def reconfigure(self, politeness: PolitenessOptions) -> None:
         """Apply new options. The caller then schedules all hosts again."""
-        self._obeys_robots = politeness.robots == "obey"
+        self._robots = politeness.robots
         self._connections_per_host = politeness.connections_per_host
 
     # -- adding work
@@ -147,7 +147,7 @@ class LeaseSelection:
             return None
         for _ in range(len(key.auxiliary)):
             request = key.auxiliary.popleft()
-            if request.host.is_blocked:  # after it is unblocked, its robots.txt is requested again
+            if request.host.is_blocked or request.host.is_disabled:  # after that, its robots.txt is requested again
                 request.host.robots_pending = False
                 request.host.auxiliary -= 1
                 continue
@@ -167,7 +167,7 @@ class LeaseSelection:
         bandwidth_mono = self._crawl_rate_limiter.host_opens_mono(host.origin.host)
         if bandwidth_mono > mono:
             return bandwidth_mono
-        if self._obeys_robots:
+        if host.obeys_robots(self._robots) and not host.is_disabled:  # else its URLs are denied without a request
             now = self._clock.now()
             if host.robots_pending:
                 return NEVER
@@ -182,7 +182,7 @@ class LeaseSelection:
                 self._prefetch.want_rules(host)
                 return NEVER
         has_delay = host.key.delay_s > 0 or self._address_limiter.has_delay
-        if host.leases >= (1 if has_delay else self._connection_limit()):
+        if host.leases >= (1 if has_delay else self._connection_limit(host)):
             return NEVER
         if host.peer is None:
             return None
@@ -192,15 +192,18 @@ class LeaseSelection:
             return NEVER
         return None if self._ready_queue.claim_address(host.key, host.peer) else NEVER
 
-    def _connection_limit(self) -> int:
+    def _connection_limit(self, host: Host) -> int:
         """The most connections to one host without a delay. If many hosts have work, a second connection to one of them
         makes nothing faster, and costs memory while it is idle.
         """
-        return max(1, min(self._connections_per_host, self._useful_connections // max(1, self._hosts_in_rotation)))
+        return max(1, min(self._connections_to(host), self._useful_connections // max(1, self._hosts_in_rotation)))
 
     def _lease_length(self, host: Host) -> int:
         """Number of tasks in one lease: small if few tasks are prefetched, so that every connection gets some."""
-        return max(1, min(self._lease_size, len(host.buffer) // self._connections_per_host))
+        return max(1, min(self._lease_size, len(host.buffer) // self._connections_to(host)))
+
+    def _connections_to(self, host: Host) -> int:
+        return host.override.connections_per_host or self._connections_per_host
 
     def _issue(self, key: PolitenessKey, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:
         key.politeness = key.politeness.began()

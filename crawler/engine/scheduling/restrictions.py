@@ -183,8 +183,8 @@ class UrlLimits:
         """Count a task that is about to be leased. False: a limit forbids it."""
         if not task.is_first:
             return True
-        host_full = self._max_urls_per_host is not None and host.fetched + host.reserved >= self._max_urls_per_host
-        if self.is_full or host_full:
+        limit = self._max_urls_per_host if host.override.max_urls is None else host.override.max_urls or None
+        if self.is_full or (limit is not None and host.fetched + host.reserved >= limit):
             return False
         host.reserved += 1
         self.reserved += 1

@@ -64,6 +64,7 @@ class Scheduler:
             rng=rng,
             on_event=on_event,
             blocklist=blocklist,
+            overrides=options.overrides,
             on_open=self._schedule_hosts,
             on_outage_over=self._outage_over,
         )
@@ -140,7 +141,7 @@ class Scheduler:
         """Apply new options. `suspects` are the hosts that are assumed to have suspects until their templates are
         loaded again.
         """
-        self.host_table.reconfigure(options.politeness)
+        self.host_table.reconfigure(options.politeness, options.overrides)
         self.url_limits.reconfigure(options.scope)
         self.address_limiter.reconfigure(options.address_politeness)
         self.traps.reconfigure(options.traps)

@@ -14,8 +14,8 @@ from crawler.core.calendar_expression import first_after
 from crawler.core.enums import DenyReason, Source, TaskKind, UrlState
 from crawler.core.formatting import ago, count, duration, wall_time
 from crawler.core.models import Origin
-from crawler.core.options import Rules, ScheduleOptions
-from crawler.core.politeness import host_delay
+from crawler.core.options import Overrides, Rules, ScheduleOptions
+from crawler.core.politeness import host_delay, overridden
 from crawler.core.url import kind_key_of, target_of
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspection.log.query import Line
@@ -262,7 +262,8 @@ class Conclusion:
         text = f"after {many}{count(ahead, 'URL')} of its host" if ahead else "first in the queue of its host"
         wait = max(0.0, case.backoff_until - self.now)
         if self.rules is not None:
-            delay = host_delay(self.rules.politeness, case.robots["crawl_delay_s"] if case.robots is not None else None)
+            politeness = overridden(self.rules.politeness, Overrides(self.rules.overrides).of(case.origin.host))
+            delay = host_delay(politeness, case.robots["crawl_delay_s"] if case.robots is not None else None)
             wait += ahead * delay
             text += f", one every {duration(delay)}" if delay and ahead else ""
         if wait >= 1:

@@ -14,10 +14,10 @@ from itertools import accumulate
 from typing import Any, Final
 
 from crawler.core.enums import HostState
-from crawler.core.formatting import count, unreadable_robots
+from crawler.core.formatting import count, duration, unreadable_robots
 from crawler.core.models import Origin
-from crawler.core.options import PolitenessOptions
-from crawler.core.politeness import CLOCK_GUARD_S, host_delay, politeness_key
+from crawler.core.options import Overrides, PolitenessOptions
+from crawler.core.politeness import CLOCK_GUARD_S, host_delay, overridden, politeness_key
 from crawler.engine.scheduling.restrictions import Blocklist
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspection.log.query import host_test
@@ -92,10 +92,12 @@ def views(
     *,
     now: float,
     host_ids: Sequence[int] | None = None,
+    overrides: Overrides | None = None,
 ) -> list[HostView]:
     """The views of all hosts, or of those with these ids. `states` maps (host, port) to the last `host_state` event of
     the present run. `open_now` maps hosts to their number of open connections; it is None if no crawl runs.
     """
+    overrides = Overrides() if overrides is None else overrides
     blocks = Blocklist()
     blocks.load(reader.blocks())
     suspects: dict[int, list[int]] = {}
@@ -111,11 +113,11 @@ def views(
         backoffs = {name: backoff for name in names if (backoff := reader.backoff(name)) is not None}
         responses = {name: reader.response_time(name) for name in names}
     requested: list[tuple[HostView, str, Row]] = []  # hosts that get requests, with their politeness keys
-    keys = _keys([*rows, *beside], politeness, responses)
+    keys = _keys([*rows, *beside], politeness, overrides, responses)
     for row in rows:
         origin = Origin(row["scheme"], row["host"], row["port"])
         key = politeness_key(origin.host, politeness)
-        state, until_at, why = _state(row, keys[key].next_at, backoffs.get(key), blocks, states, now)
+        state, until_at, why = _state(row, keys[key].next_at, backoffs.get(key), blocks, overrides, states, now)
         view = HostView(
             host=origin.host if origin.port in (80, 443) else f"{origin.host}:{origin.port}",
             origin=str(origin),
@@ -145,8 +147,12 @@ def views(
         found.append(view)
         if state not in (HostState.BLOCKED, HostState.HELD):
             requested.append((view, key, row))
-    others = [row for row in beside if row["robots_verdict"] != "unreachable" and blocks.covers(row["host"]) is None]
-    _estimate(requested, others, politeness, responses, tallies, now)
+    others = [
+        row for row in beside
+        if (row["robots_verdict"] != "unreachable" or overrides.of(row["host"]).robots == "ignore")
+        and blocks.covers(row["host"]) is None and overrides.disabled_by(row["host"]) is None
+    ]  # fmt: skip
+    _estimate(requested, others, politeness, overrides, responses, tallies, now)
     return found
 
 
@@ -197,13 +203,16 @@ class _KeyState:
         return self.last_at + self.delay_s
 
 
-def _keys(rows: list[Row], politeness: PolitenessOptions, responses: Mapping[str, float]) -> dict[str, _KeyState]:
+def _keys(
+    rows: list[Row], politeness: PolitenessOptions, overrides: Overrides, responses: Mapping[str, float]
+) -> dict[str, _KeyState]:
     keys: dict[str, _KeyState] = {}
     for row in rows:
         name = politeness_key(row["host"], politeness)
         key = keys.setdefault(name, _KeyState())
         key.last_at = max(key.last_at, row["last_at"] or 0.0)
-        delay_s = host_delay(politeness, row["robots_crawl_delay_s"], responses.get(name, 0.0))
+        options = overridden(politeness, overrides.of(row["host"]))
+        delay_s = host_delay(options, row["robots_crawl_delay_s"], responses.get(name, 0.0))
         key.delay_s = max(key.delay_s, delay_s)
     return keys
 
@@ -212,6 +221,7 @@ def _estimate(
     requested: list[tuple[HostView, str, Row]],
     others: Sequence[Row],
     politeness: PolitenessOptions,
+    overrides: Overrides,
     responses: Mapping[str, float],
     tallies: Mapping[str, HostTally],
     now: float,
@@ -228,7 +238,8 @@ def _estimate(
     by_key = {key: RoundRobin(lengths) for key, lengths in of_key.items()}
     by_name = {name: RoundRobin(lengths) for name, lengths in of_name.items()}
     for view, key, row in requested:
-        gap_s = request_gap_s(politeness, row["robots_crawl_delay_s"], responses.get(key, 0.0))
+        options = overridden(politeness, overrides.of(row["host"]))
+        gap_s = request_gap_s(options, row["robots_crawl_delay_s"], responses.get(key, 0.0))
         view.eta_s = eta_s(
             view.queued,
             gap_s * by_key[key].until_done(view.queued),
@@ -242,6 +253,7 @@ def _state(
     next_at: float,
     backoff: Row | None,
     blocks: Blocklist,
+    overrides: Overrides,
     states: Mapping[tuple[str, int], Mapping[str, Any]],
     now: float,
 ) -> tuple[str, float | None, str]:
@@ -250,7 +262,10 @@ def _state(
     block = blocks.covers(host)
     if block is not None:
         return HostState.BLOCKED.value, None, block.reason or "by command"
-    if row["robots_verdict"] == "unreachable":
+    if (rule := overrides.disabled_by(host)) is not None:
+        return HostState.BLOCKED.value, None, rule
+    override = overrides.of(host)
+    if row["robots_verdict"] == "unreachable" and override.robots != "ignore":
         why = unreadable_robots(row["robots_status"], row["robots_error"])
         return HostState.HELD.value, row["robots_expires_at"], why
     if backoff is not None and backoff["until_at"] > now:
@@ -260,8 +275,11 @@ def _state(
         return HostState.BACKOFF.value, event["until_at"], str(event["reason"])
     if row.get("parked") == HostState.BACKOFF and row["ready_at"] > now:
         return HostState.BACKOFF.value, row["ready_at"], row["reason"] or ""
-    delay = row["robots_crawl_delay_s"]
+    delay = row["robots_crawl_delay_s"] if override.robots != "ignore" else None
     why = f"Crawl-delay {delay:g} s" if delay else ""
+    if (found := overrides.deciding(host, "delay_s")) is not None:
+        of_override = f'{found[1].place} override "{found[0]}" delay = {duration(found[1].delay_s or 0.0)}'.lstrip()
+        why = f"{of_override}, {why}" if why else of_override
     if row["queued"] and next_at >= now + _WAITS_FROM_S:
         return WAITING, next_at, why or "delay"
     if row["robots_verdict"] is None:

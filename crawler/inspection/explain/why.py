@@ -14,8 +14,8 @@ from crawler.content.robots_txt import RobotsTxt
 from crawler.core.enums import DenyReason, Source, UrlState
 from crawler.core.formatting import ago, count, duration, unreadable_robots, wall_time
 from crawler.core.models import Denied, Origin
-from crawler.core.options import Rules
-from crawler.core.politeness import politeness_key
+from crawler.core.options import Overrides, PolitenessOptions, Rules
+from crawler.core.politeness import overridden, politeness_key
 from crawler.core.scope import Scope, compile_pattern
 from crawler.core.url import UrlError, canonical, key_of, parse_typed, respelled_key_of, session_ids, target_of
 from crawler.core.url_templates import templates_of
@@ -76,6 +76,7 @@ class Explainer:
         self._block_step(explanation, case)
         self._address_step(explanation, case)
         self._robots_step(explanation, case)
+        self._override_step(explanation, case)
         self._trap_step(explanation, case)
         self._budget_step(explanation, case)
         self._host_step(explanation, case)
@@ -156,7 +157,7 @@ class Explainer:
         if self._rules is None:
             explanation.add("scope", "", "not known: the crawl left no run.json; name its configuration with -c")
             return
-        scope = Scope(self._rules.scope, self._rules.seed_hosts, self._rules.traps)
+        scope = Scope(self._rules.scope, self._rules.seed_hosts, self._rules.traps, Overrides(self._rules.overrides))
         for host in self._reader.scope_hosts() if self._reader is not None else ():
             scope = scope.with_host(host)
         row = case.row
@@ -230,8 +231,10 @@ class Explainer:
     def _robots_step(self, explanation: Explanation, case: Case) -> None:
         rules, robots = self._rules, case.robots
         file = f"{case.origin}/robots.txt"
-        if rules is not None and rules.politeness.robots == "ignore":
-            explanation.add("robots", "ok", "politeness.robots = ignore")
+        if rules is not None and self._politeness_of(case, rules).robots == "ignore":
+            by = Overrides(rules.overrides).deciding(case.origin.host, "robots")
+            where = "politeness.robots" if by is None else f'{by[1].place} override "{by[0]}" robots'.strip()
+            explanation.add("robots", "ok", f"{where} = ignore")
             return
         if robots is None:
             explanation.add("robots", "", f"{file} was not fetched yet; it is fetched before the first page")
@@ -267,6 +270,24 @@ class Explainer:
             return
         rule = f'{line}"{verdict.rule}"' if verdict.rule else "no rule matches"
         explanation.add("robots", "ok", f"{file} {rule} ({when})", **facts)
+
+    @staticmethod
+    def _politeness_of(case: Case, rules: Rules) -> PolitenessOptions:
+        return overridden(rules.politeness, Overrides(rules.overrides).of(case.origin.host))
+
+    def _override_step(self, explanation: Explanation, case: Case) -> None:
+        """Name the overrides of the host, with what they change of its requests."""
+        overrides = Overrides(() if self._rules is None else self._rules.overrides)
+        parts = []
+        for option in ("delay_s", "max_crawl_delay_s", "adaptive", "connections_per_host"):
+            if (found := overrides.deciding(case.origin.host, option)) is not None:
+                pattern, override = found
+                value = getattr(override, option)
+                text = duration(value) if option.endswith("_s") else str(value).lower()
+                where = f'{override.place} override "{pattern}"'.strip()
+                parts.append(f"{where} {option.removesuffix('_s')} = {text}")
+        if parts:
+            explanation.add("override", "", "; ".join(parts))
 
     def _changes(self, case: Case) -> str:
         """The number of changes of robots.txt, from the versions in the store."""
@@ -312,7 +333,11 @@ class Explainer:
         used = int(orjson.loads(counters).get("urls_fetched", 0)) if counters else 0
         limits = [("scope.max_urls", rules.scope.max_urls, used)]
         if case.host is not None:
-            limits.append(("scope.max_urls_per_host", rules.scope.max_urls_per_host, case.host["fetched"]))
+            name, limit = "scope.max_urls_per_host", rules.scope.max_urls_per_host
+            if (found := Overrides(rules.overrides).deciding(case.origin.host, "max_urls")) is not None:
+                name = f'{found[1].place} override "{found[0]}" max_urls'.strip()
+                limit = found[1].max_urls or None
+            limits.append((name, limit, case.host["fetched"]))
         for name, limit, spent in limits:
             if limit is None:
                 continue
@@ -362,7 +387,7 @@ class Explainer:
         of_name = [row["queued"] for row in origins]
         of_key = reader.queues_of_domain(host) if by_domain else of_name
         crawl_delay_s = case.robots["crawl_delay_s"] if case.robots is not None else None
-        gap_s = request_gap_s(rules.politeness, crawl_delay_s, reader.response_time(key))
+        gap_s = request_gap_s(self._politeness_of(case, rules), crawl_delay_s, reader.response_time(key))
         queued = host["queued"]
         was_requested = any(row["last_at"] is not None or reader.robots(row["id"]) is not None for row in origins)
         logged_s = self._gap_s_of(host["host"]) if queued and was_requested else 0.0  # the log is long to read

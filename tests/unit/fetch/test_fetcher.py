@@ -77,6 +77,33 @@ async def test_headers_that_cannot_be_sent_are_refused_at_the_start():
             )
 
 
+async def test_a_host_has_the_header_fields_of_its_most_specific_pattern():
+    """Besides those of every host, and instead of those of their names."""
+    async with client() as c:
+        fetcher = Fetcher(
+            pool=c.pool,
+            options=FetchOptions(
+                headers=(("X-A", "all"), ("X-B", "all")),
+                host_headers=(
+                    ("*.a.test", (("x-a", "below"),)),
+                    ("www.a.test", (("X-C", "www"), ("User-Agent", "w/1"))),
+                ),
+            ),
+            identity=IdentityOptions(user_agent="bot/1"),
+            address_limiter=RecordingLimiter(),
+            clock=c.clock,
+        )
+        for host, expected in (
+            ("a.test", ["X-A: all", "X-B: all"]),
+            ("m.a.test", ["X-B: all", "x-a: below"]),
+            ("www.a.test", ["X-A: all", "X-B: all", "X-C: www"]),
+        ):
+            origin = Origin("https", host, 443)
+            sent = fetcher.request_for(origin, Task(1, f"{origin}/")).decode().split("\r\n")
+            assert [line for line in sent if line.lower().startswith("x-")] == expected
+            assert ("User-Agent: w/1" in sent, "User-Agent: bot/1" in sent) == (host[:3] == "www", host[:3] != "www")
+
+
 async def test_a_result_has_everything_for_the_record(certificates):
     """Head, bodies, timings, connection and time of a response over TLS."""
     async with (

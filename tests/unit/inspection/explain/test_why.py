@@ -25,7 +25,15 @@ from crawler.core.models import (
     Task,
     TemplateRow,
 )
-from crawler.core.options import PolitenessOptions, Rules, ScheduleOptions, ScopeOptions, ScopeRule
+from crawler.core.options import (
+    HostOverride,
+    Overrides,
+    PolitenessOptions,
+    Rules,
+    ScheduleOptions,
+    ScopeOptions,
+    ScopeRule,
+)
 from crawler.core.scope import Scope
 from crawler.core.url import kind_key_of, parse, respelled_key_of
 from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierVersion
@@ -204,6 +212,26 @@ def test_the_verdict_is_that_of_the_crawl(store: Path) -> None:
         explanation = explain(store, url)
         assert explanation.deny_reason == (denied.reason if denied else None)
         assert (denied is None) or denied.rule in step(explanation, "scope")[1]
+
+
+def test_overrides_of_the_host_are_named(store: Path) -> None:
+    """Each with its place, in the step that it decides."""
+    override = HostOverride(("e.org",), "crawler.toml:20", delay_s=7.0, robots="ignore", max_urls=2)
+    rules = replace(RULES, overrides=(override, HostOverride(("*.e.org",), "crawler.toml:30", enabled=False)))
+    where = 'crawler.toml:20 override "e.org"'
+    explanation = explain(store, f"{SEED}private/never", rules)
+    assert step(explanation, "robots") == ("ok", f"{where} robots = ignore")
+    assert step(explanation, "override") == ("", f"{where} delay = 7 s")
+    assert step(explanation, "budget")[1].startswith(f"{where} max_urls = 2, ")
+    off = explain(store, "https://www.e.org/", rules)
+    assert off.headline.endswith('out of scope: crawler.toml:30  override "*.e.org" enabled = false')
+    assert off.deny_reason == "scope_host"
+    with StoreReader(store, is_live=False) as reader:
+        view, *_ = views(reader, RULES.politeness, {}, {}, None, now=NOW, overrides=Overrides([override]))
+        assert f"{where} delay = 7 s" in view.why
+        all_off = Overrides([HostOverride(("e.org",), "crawler.toml:9", enabled=False)])
+        view, *_ = views(reader, RULES.politeness, {}, {}, None, now=NOW, overrides=all_off)
+        assert (view.state, view.why) == ("blocked", 'crawler.toml:9  override "e.org" enabled = false')
 
 
 def test_the_steps_show_their_evidence(store: Path) -> None:

@@ -1,0 +1,223 @@
+# ruff: noqa: E501 - messages as they are printed
+"""[[override]]: other options for some hosts, from the file to the options of the parts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+from click.testing import CliRunner
+
+from crawler.cli import cli
+from crawler.core.options import Overrides, dump_rules, load_rules
+from crawler.settings.configuration_errors import ConfigurationError
+from crawler.settings.loading import Loaded, load
+from crawler.settings.settings import changes, overrides_text
+from tests.unit.settings.test_schema import SCHEMA, accepts
+
+TEXT = """\
+[fetch]
+headers = { X-A = "secret", Accept-Language = "de" }
+[[override]]
+hosts = ["*.example.org"]
+delay = "5s"
+robots = "ignore"
+headers = { accept-language = "en", X-B = "s3" }
+[[override]]
+hosts = ["WWW.example.org", "bücher.test"]
+max_urls = 10
+delay = 0
+adaptive = false
+max_crawl_delay = "2s"
+connections_per_host = 3
+[[override]]
+hosts = ["old.example.org"]
+enabled = false
+max_urls = "none"
+"""
+
+
+def loaded(folder: Path, text: str, *overrides: str) -> Loaded:
+    (folder / "crawler.toml").write_text(text, encoding="utf-8")
+    return load(folder / "crawler.toml", overrides, {}, "crawl")
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigurationError) as refused:
+        loaded(folder, text)
+    return [f"{one.line}:{one.column}: {one.message} ({one.hint})" for one in refused.value.problems]
+
+
+def test_overrides_reach_the_options_of_the_parts(tmp_path: Path) -> None:
+    """With their places; the header fields go to the client only, not into run.json."""
+    settings = loaded(tmp_path, TEXT).settings
+    options = settings.engine_configuration("crawl")
+    www = options.overrides.of("www.example.org")
+    assert (www.delay_s, www.robots, www.max_urls, www.adaptive) == (0.0, "ignore", 10, False)
+    assert (www.max_crawl_delay_s, www.connections_per_host, www.enabled) == (2.0, 3, None)
+    assert www.place == "crawler.toml:8"
+    assert options.overrides.of("xn--bcher-kva.test").max_urls == 10
+    old = options.overrides.of("old.example.org")
+    assert (old.enabled, old.max_urls, old.delay_s) == (False, 0, 5.0)
+    assert options.client.connections_per_host == 3
+    assert options.client.fetch.host_headers == (("*.example.org", (("accept-language", "en"), ("X-B", "s3"))),)
+    rules = settings.rules()
+    assert "s3" not in json.dumps(dump_rules(rules))
+    assert load_rules(json.loads(json.dumps(dump_rules(rules)))) == rules
+
+
+def test_a_later_file_replaces_the_overrides(tmp_path: Path) -> None:
+    """As it replaces a key whole; one without any keeps them."""
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "1.toml").write_text('[[override]]\nhosts = ["b.test"]\ndelay = 3\n')
+    (tmp_path / "conf.d" / "2.toml").write_text("[engine]\nworkers = 3\n")
+    (only,) = loaded(tmp_path, TEXT).settings.host_overrides()
+    assert (only.hosts, only.delay_s, only.place) == (("b.test",), 3.0, "conf.d/1.toml:1")
+
+
+def test_what_a_reload_changes_is_named(tmp_path: Path) -> None:
+    """A moved line is no change."""
+    before = loaded(tmp_path, TEXT).settings
+    assert changes(before, loaded(tmp_path, "\n" + TEXT).settings).live == ()
+    after = loaded(tmp_path, TEXT.replace("5s", "6s")).settings
+    assert changes(before, after).live == ("override",)
+    assert 'delay = "6s"' in overrides_text(after)
+    assert "s3" not in overrides_text(after)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("delay = 1", '1:3: override.hosts must name at least one host (as in ["example.org", "*.example.org"])'),
+        ("hosts = []\ndelay = 1", '2:9: override.hosts must name at least one host (as in ["example.org", '
+         '"*.example.org"])'),
+        ('hosts = "a.test"\ndelay = 1', '2:9: override.hosts must be a list, not "a.test" (write ["a.test"])'),
+        ('hosts = ["a.test", "https://b.test/"]\ndelay = 1', '2:20: an entry of override.hosts must be a host name, or '
+         '"*." and one, not "https://b.test/" (a host stands without scheme, port and path; scope.include takes those)'),
+        ('hosts = ["a.test"]\ndelay = "5"', '3:9: override.delay must be a duration such as "500ms", "1s" or "1h30m", '
+         'not "5" (a unit is missing: "5ms" or "5s")'),
+        ('hosts = ["a.test"]\nrobots = "igrone"', '3:10: override.robots must be "obey" or "ignore", not "igrone" '
+         '(did you mean "ignore"?)'),
+        ('hosts = ["a.test"]\nenabled = 0', "3:11: override.enabled must be true or false, not 0 (write false)"),
+        ('hosts = ["a.test"]\nmax_urls = 0', "3:12: override.max_urls must be at least 1, not 0 ()"),
+        ('hosts = ["a.test"]\nmax_url = 5', '3:1: unknown key "max_url" in [[override]] (did you mean "max_urls"?)'),
+        ('hosts = ["a.test"]\nbandwidth = 5', '3:1: unknown key "bandwidth" in [[override]] (fetch.bandwidth cannot be '
+         "set for some hosts only)"),
+        ('hosts = ["a.test"]\nheaders = { Host = "x" }', "3:13: a key of override.headers must not be Host: the crawler "
+         "sends it itself ()"),
+        ('hosts = ["a.test"]', "1:3: this override changes nothing (its keys are enabled, delay, max_crawl_delay, "
+         "connections_per_host, robots, adaptive, max_urls, headers)"),
+        ('hosts = ["a.test", "A.test"]\ndelay = 1', '2:20: an entry of override.hosts, "a.test", is in an override '
+         "before (crawler.toml:2) (put its keys into one override)"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, expected: str) -> None:
+    """And what to write instead."""
+    assert problems(tmp_path, f"[[override]]\n{text}\n") == [expected]
+
+
+def test_every_mistake_is_told(tmp_path: Path) -> None:
+    """In the order of the file, and no value of a header."""
+    text = '[[override]]\ndelay = -1\n[[override]]\nhosts = ["a.test"]\nheaders = { A = "s3\\n" }\nrobots = 1\n'
+    found = problems(tmp_path, text)
+    assert [one.partition(" ")[0] for one in found] == ["1:3:", "2:9:", "5:17:", "6:10:"]
+    assert "s3" not in "".join(found)
+
+
+def test_one_table_and_an_override_outside_of_a_file_are_refused(tmp_path: Path) -> None:
+    """With what to write."""
+    hint = "(write [[override]], once for each group of hosts)"
+    assert problems(tmp_path, '[override]\nhosts = ["a.test"]\n') == [
+        f"1:2: override must be an array of tables {hint}"
+    ]
+    with pytest.raises(ConfigurationError, match=r"\[\[override\]\] can be given in a file only"):
+        load(None, ["override.delay=3"], {}, "crawl")
+
+
+@pytest.mark.parametrize(
+    ("key", "warning"),
+    [
+        (
+            "delay = 0",
+            'crawler.toml:3:9: override "a.test": delay = 0s has no full effect: there are 250ms between two ',
+        ),
+        ("connections_per_host = 2", 'crawler.toml:3:24: override "a.test": connections_per_host = 2 has an effect '),
+        (
+            'robots = "ignore"',
+            'crawler.toml:3:10: override "a.test": robots = "ignore": these hosts are crawled against',
+        ),
+        (
+            'headers = { Authorization = "x" }',
+            'crawler.toml:3:11: override "a.test": headers: Authorization is sent to',
+        ),
+    ],
+)
+def test_what_is_doubtful_is_a_warning(tmp_path: Path, key: str, warning: str) -> None:
+    """At its line."""
+    (found,) = loaded(tmp_path, f'[[override]]\nhosts = ["a.test"]\n{key}\n').warnings
+    assert found.removeprefix(f"{tmp_path}/").startswith(warning)
+
+
+def test_a_cookie_beside_cookies_of_the_sites_is_refused(tmp_path: Path) -> None:
+    """As in fetch.headers."""
+    text = '[fetch]\ncookies = "session"\n[[override]]\nhosts = ["a.test"]\nheaders = { Cookie = "a=b" }\n'
+    (found,) = problems(tmp_path, text)
+    assert found.startswith('5:11: override "a.test": headers: Cookie cannot be sent beside')
+
+
+def test_overrides_are_shown_as_they_are_written(tmp_path: Path) -> None:
+    """What is shown loads as the same configuration, but for what is masked."""
+    (tmp_path / "crawler.toml").write_text(TEXT, encoding="utf-8")
+    shown = CliRunner().invoke(cli, ["config", "show", "--origin", "-c", str(tmp_path / "crawler.toml")])
+    assert "[[override]]  # crawler.toml:8\n" in shown.stdout
+    tables = tomli.loads(shown.stdout)["override"]
+    assert tables[0]["headers"] == {"accept-language": "en", "X-B": "***"}
+    assert tables[1]["hosts"] == ["www.example.org", "xn--bcher-kva.test"]
+    assert tables[2] == {"hosts": ["old.example.org"], "enabled": False, "max_urls": "none"}
+
+
+def shown_for(folder: Path, url: str) -> dict[str, tuple[Any, str]]:
+    (folder / "crawler.toml").write_text(TEXT, encoding="utf-8")
+    arguments = ["config", "show", "--for", url, "--json", "-c", str(folder / "crawler.toml")]
+    lines = CliRunner().invoke(cli, arguments).stdout.splitlines()
+    return {one["key"]: (one["value"], one["origin"]) for one in map(json.loads, lines)}
+
+
+def test_the_values_for_one_url_are_shown_with_their_origin(tmp_path: Path) -> None:
+    """The most specific pattern that has a key decides it."""
+    www = shown_for(tmp_path, "https://www.example.org/a?b")
+    assert www["politeness.delay"] == (0.0, 'crawler.toml:8 override "www.example.org"')
+    assert www["politeness.robots"] == ("ignore", 'crawler.toml:3 override "*.example.org"')
+    assert www["override.enabled"] == (True, "default")
+    headers = {"X-A": "***", "accept-language": "en", "X-B": "***"}
+    assert www["fetch.headers"] == (headers, 'crawler.toml:3 override "*.example.org"')
+    old = shown_for(tmp_path, "old.example.org")
+    assert old["override.enabled"] == (False, 'crawler.toml:15 override "old.example.org"')
+    assert old["scope.max_urls_per_host"][0] is None
+    assert shown_for(tmp_path, "https://example.org/")["politeness.delay"] == (1.0, "default")
+
+
+def test_what_is_no_url_has_no_values(tmp_path: Path) -> None:
+    """A usage error."""
+    result = CliRunner().invoke(cli, ["config", "show", "--for", "https://"], env={"CRAWLER_CONFIG": None})
+    assert result.exit_code == 2
+    assert "--for: " in result.output
+
+
+def test_the_schema_takes_what_the_loader_takes() -> None:
+    """And refuses a wrong type."""
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    assert accepts(schema, tomli.loads(TEXT))
+    for wrong in ({"hosts": "a.test"}, {"delay": -1}, {"robots": "no"}, {"enabled": 1}, {"max_urls": 0}, {"x": 1}):
+        assert not accepts(schema, {"override": [wrong]}), wrong
+    assert not accepts(schema, {"override": {"hosts": ["a.test"]}})
+
+
+def test_a_more_specific_pattern_can_switch_a_host_on_again(tmp_path: Path) -> None:
+    """*.a.test is off, but for one host."""
+    text = '[[override]]\nhosts = ["*.a.test"]\nenabled = false\n[[override]]\nhosts = ["b.a.test"]\nenabled = true\n'
+    overrides = Overrides(loaded(tmp_path, text).settings.host_overrides())
+    assert overrides.disabled_by("c.a.test") == 'crawler.toml:1  override "*.a.test" enabled = false'
+    assert overrides.disabled_by("c.a.test.") is not None
+    assert (overrides.disabled_by("a.test"), overrides.disabled_by("b.a.test")) == (None, None)
