@@ -43,6 +43,7 @@ from crawler.core.outcomes import (
     is_transient,
 )
 from crawler.core.politeness import (
+    ADAPTIVE_FACTOR,
     OPEN,
     PolitenessState,
     backoff_s,
@@ -544,6 +545,15 @@ class HostTable:
         """Put back what was taken, and could not be stored."""
         self._changed_backoffs = {one.key: one for one in backoffs} | self._changed_backoffs
         self._changed_slow_responses = {one.key: one for one in slow_responses} | self._changed_slow_responses
+
+    def take_slow_responses_of(self, keys: Iterable[PolitenessKey]) -> list[SlowResponse]:
+        """The slow responses of keys that leave memory, exactly: those of commits may be a fifth too short. Those that
+        changed since the last commit are removed and returned too.
+        """
+        changed = self.take_slow_responses()
+        slow = [key for key in keys if key.adaptive_s > key.delay_s and key.adaptive_s != key.adaptive_stored_s]
+        now = self._clock.now()
+        return changed + [SlowResponse(key.name, key.adaptive_s / ADAPTIVE_FACTOR, now) for key in slow]
 
     def take_backoffs(self) -> list[Backoff]:
         """Remove and return the back-offs that changed."""

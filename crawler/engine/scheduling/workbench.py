@@ -263,7 +263,7 @@ class Workbench:
 
     async def _commit(self, leaving: list[Host], keys: list[PolitenessKey], wanted: Wanted) -> None:
         table, mono = self._host_table, self._clock.mono()
-        backoffs, slow_responses = table.take_backoffs(), table.take_slow_responses()
+        backoffs, slow_responses = table.take_backoffs(), table.take_slow_responses_of(keys)
         left = Leaving(
             [table.readiness(host, leaves=True) for host in leaving],
             [self._state_of(key, mono) for key in keys],
@@ -303,7 +303,8 @@ class Workbench:
         hosts = [HostReadiness(host.id, now_at, has_responded=host.ever_responded) for host in table.hosts.values()]
         keys = [self._state_of(key, mono) for key in table.keys_by_id.values()]
         await self._frontier.exchange(
-            Leaving(hosts, keys, table.take_backoffs(), table.take_slow_responses()), Wanted()
+            Leaving(hosts, keys, table.take_backoffs(), table.take_slow_responses_of(table.keys_by_id.values())),
+            Wanted(),
         )
 
     def _remove(self, host: Host) -> None:

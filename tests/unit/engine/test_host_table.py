@@ -384,3 +384,16 @@ def test_the_adaptive_delay_of_a_slow_host_outlives_a_restart() -> None:
         assert [key.response_s for key in entered.keys] == [3.0]
 
     run(main())
+
+
+def test_an_adaptive_delay_leaves_memory_exactly() -> None:
+    """Commits store it only if it changed by a fifth: a key that entered with that one would be requested too early."""
+    case = Case(delay_s=1.0)
+    case.host_table.responded(lease(), 2.0, "192.0.2.1")
+    assert len(case.host_table.take_slow_responses()) == 1
+    case.host_table.responded(lease(), 2.25, "192.0.2.1")
+    assert case.host_table.take_slow_responses() == []
+    (slow,) = case.host_table.take_slow_responses_of([case.a.key, case.b.key])
+    assert (slow.key, slow.response_s) == ("a.test", pytest.approx(2.25))
+    key = case.host_table.enter(KeyRow(1, "a.test", None, 0.0, None, None, slow.response_s, (), False))
+    assert key.adaptive_s == pytest.approx(case.a.key.adaptive_s) == pytest.approx(11.25)
