@@ -78,7 +78,7 @@ def test_a_preview_of_many_hosts_compares_the_first() -> None:
         async def slow(*, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
             nonlocal asked
             asked += 1
-            await asyncio.sleep(0.4)
+            await elapse(0.4)
             return await host_rows(after=after, limit=4, with_work=with_work)
 
         frontier.host_rows = slow  # type: ignore[method-assign]
