@@ -202,10 +202,12 @@ class Workbench:
         )
         for host in leaving:
             host.is_leaving = True
+        next_mono, self._next_mono = self._next_mono, NEVER  # what comes meanwhile is not in the store's result
         try:
             await self._commit(leaving, keys, wanted)
         except FrontierFull:  # the next commit fails as well, and reports it
             self._again_mono = self._failed_mono = self._clock.mono() + _FAILED_S
+            self._next_mono = min(self._next_mono, next_mono)
             self._unknown.update(unknown)
             self._short.update(short)
         finally:
@@ -323,10 +325,8 @@ class Workbench:
                 known.has_more = has_more
                 self._admit(rows)
         self._admit(entered.hosts)
-        if entered.next_at is None:
-            self._next_mono = NEVER
-        else:
-            self._next_mono = self._host_table.mono_of(entered.next_at)
+        if entered.next_at is not None:
+            self._next_mono = min(self._next_mono, self._host_table.mono_of(entered.next_at))
         self.note_counts()
 
     def _admit(self, rows: Iterable[HostRow]) -> None:

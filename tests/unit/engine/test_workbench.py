@@ -10,8 +10,8 @@ from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.workbench import QUANTUM
-from crawler.frontier.base import BlockedHost
-from tests.support.engine import Harness
+from crawler.frontier.base import BlockedHost, Entered, Leaving, Wanted
+from tests.support.engine import Harness, seed
 from tests.support.quick_frontier import QuickFrontier
 from tests.support.scripted_web import page, response
 from tests.support.virtual_time import elapse, run
@@ -149,5 +149,30 @@ def test_what_a_block_or_a_limit_holds_leaves_memory_and_comes_back() -> None:
         await again.scheduler.unpark("blocked")
         assert await again.crawl.run() is StoppedBy.EMPTY
         assert len(set(again.web.page_urls) | set(engine.web.page_urls)) == 20 * 6
+
+    run(main())
+
+
+def test_work_that_comes_while_the_store_is_read_is_not_forgotten() -> None:
+    """The result of the read does not have it yet."""
+
+    class Slow(QuickFrontier):
+        async def exchange(self, leaving: Leaving, wanted: Wanted) -> Entered:
+            entered = await super().exchange(leaving, wanted)
+            await elapse(1.0)
+            return entered
+
+    async def main() -> None:
+        frontier = Slow()
+        engine = engine_of(names(1, 1), 10, pages=1, frontier=frontier)
+        await engine.open()
+        reading = asyncio.ensure_future(engine.scheduler.workbench.exchange())
+        await elapse(0.5)
+        await frontier.add([seed("https://late.test/")], now=0.0)
+        engine.scheduler.note_counts()
+        await reading
+        assert await engine.crawl.run() is StoppedBy.EMPTY
+        assert "https://late.test/" in engine.web.page_urls
+        await engine.close()
 
     run(main())
