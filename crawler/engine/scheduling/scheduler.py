@@ -300,6 +300,7 @@ class Scheduler:
         if key.hosts or key.auxiliary:
             self._ready_queue.schedule(key, max(key.politeness.open_mono, now))
         if not self.leases_out:
+            self.workbench.look_again()
             self._wake.set()
             if self.stopping:
                 self._quiet.set()

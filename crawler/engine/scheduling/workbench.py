@@ -1,12 +1,13 @@
 """The workbench: which hosts and politeness keys are in memory.
 
 The store has all of them, and knows which keys have work and when they may be requested. Those that may be requested
-soon are in memory, up to `engine.active_hosts` hosts. There are two cases:
-1. There is room. Keys enter that have work within HORIZON_S, the longest ready first, each with a few of its hosts.
+first are in memory, up to `engine.active_hosts` hosts. There are two cases:
+1. There is room. Keys enter that have work, now or later, the longest ready first, each with a few of its hosts.
    Nothing leaves: a host without work costs nothing but its place.
 2. There is none, and the store has keys with work. For each host that is to enter, one leaves. A key leaves with all of
-   its hosts if none of them has work, if it backs off for longer than HORIZON_S, or if keys in the store are ready and
-   it had its turn: QUANTUM requests for each of its hosts with work. Of other keys, hosts without URLs leave.
+   its hosts if none of them has work. If keys in the store have work within HORIZON_S, it leaves too if it backs off
+   for longer than that, or if they are ready and it had its turn: QUANTUM requests for each of its hosts with work. Of
+   other keys, hosts without URLs leave.
 
 Invariants: a host in use does not leave (`Host.is_pinned`), so its visits are stored first. What a key or host learned
 enters with it again: its delay, back-off, robots verdict and limits hold as if it had never left. A key that is in
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from crawler.core.clock import Clock
-from crawler.core.models import HostReadiness, HostRow
+from crawler.core.models import UNTIL_EVENT, HostReadiness, HostRow
 from crawler.engine.pages.url_policy import RobotsCache
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.host_table import HostTable
@@ -29,7 +30,7 @@ from crawler.engine.scheduling.ready_queue import NEVER, ReadyQueue
 from crawler.engine.scheduling.restrictions import UrlLimits
 from crawler.frontier.base import Entered, Frontier, FrontierFull, HostCount, Leaving, Wanted
 
-HORIZON_S: Final = 30.0  # a host that may be requested within this time may enter, one that may not leaves first
+HORIZON_S: Final = 30.0  # for a host that may be requested within this time, one that may not has to leave
 QUANTUM: Final = 16  # requests of a host while keys in the store are ready
 HOSTS_OF_KEY: Final = 16  # hosts of one key that enter together, and that it has with work if it has so many
 AT_ONCE: Final = 512  # hosts that enter or leave in one transaction
@@ -69,6 +70,7 @@ class Workbench:
         self._next_mono = NEVER  # when a key of the store has work, at the earliest
         self._again_mono = 0.0  # no transaction before …
         self._failed_mono = 0.0  # … nor before this for hosts that an operation needs
+        self._far_mono = 0.0  # … nor before this for keys that have no work within HORIZON_S
         self._unknown: dict[PolitenessKey, None] = {}  # keys that are needed, and whose state is not read yet
         self._short: dict[PolitenessKey, None] = {}  # keys that may have other hosts with work
         self._needed: dict[int, None] = {}  # ids of hosts that are needed, whether they have work or not
@@ -156,8 +158,8 @@ class Workbench:
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is to be read from the store now."""
-        is_wanted = self._unknown or self._short or self._needed or self.next_mono <= self._clock.mono()
-        return not (self._is_running or is_wanted)
+        is_wanted = self._unknown or self._short or self._needed
+        return not (self._is_running or is_wanted or min(self.next_mono, self._later_mono) <= self._clock.mono())
 
     def wait_s(self) -> float:
         """Seconds until the next transaction."""
@@ -168,7 +170,16 @@ class Workbench:
             return self._failed_mono
         if self._unknown or self._short:
             return self._again_mono
-        return max(self._again_mono, self.next_mono - HORIZON_S)
+        return max(self._again_mono, min(self.next_mono - HORIZON_S, self._later_mono))
+
+    @property
+    def _later_mono(self) -> float:
+        """When a key that has work, but not soon, may enter; NEVER if there is none."""
+        return self._far_mono if self.next_mono < NEVER else NEVER
+
+    def look_again(self) -> None:
+        """A host in memory may have no more work: another may enter, if it has work only later."""
+        self._far_mono = 0.0
 
     def start_if_due(self, group: asyncio.TaskGroup, *, paused: bool) -> None:
         """Start a transaction if one is due; if the crawl is paused, only for hosts that an operation needs."""
@@ -183,17 +194,19 @@ class Workbench:
         unknown, self._unknown = self._unknown, {}
         short, self._short = self._short, {}
         needed = list(self._needed)
-        is_due = self.next_mono <= mono + HORIZON_S
+        is_due, is_soon = self.next_mono < NEVER, self.next_mono <= mono + HORIZON_S
         room = self._active_hosts - len(self._host_table.hosts)
         leaving = self._choose(AT_ONCE - max(0, room)) if room < AT_ONCE and (is_due or short) else []
         room = max(0, min(AT_ONCE, room + len(leaving)))
-        if is_due and not room:  # all are in use
+        if is_soon and not room:  # all are in use
             self._again_mono = mono + _FAILED_S
+        elif is_due and not room:
+            self._far_mono = mono + HORIZON_S
         elif leaving:
             self._again_mono = mono + PAUSE_S
         keys = self._keys_of(leaving)
         wanted = Wanted(
-            ready_by=self._host_table.schedule_at(mono + HORIZON_S),
+            ready_by=self._host_table.schedule_at(mono + HORIZON_S) if is_soon else UNTIL_EVENT,
             places=room if is_due else 0,
             hosts=HOSTS_OF_KEY,
             names=[key.name for key in unknown],
@@ -225,23 +238,26 @@ class Workbench:
     def _choose(self, number: int) -> list[Host]:
         """Hosts that may leave: `number`, or a few more."""
         mono = self._clock.mono()
-        others_are_ready = self._next_mono <= mono
+        others_are_soon, others_are_ready = self._next_mono <= mono + HORIZON_S, self._next_mono <= mono
         chosen: list[Host] = []
         for key in list(itertools.islice(self._order, _LOOKED_AT * number)):
             if len(chosen) >= number:
                 break
             del self._order[key]
             self._order[key] = None
-            chosen += self._may_leave(key, mono, others_are_ready=others_are_ready)
+            chosen += self._may_leave(key, mono, others_are_soon=others_are_soon, others_are_ready=others_are_ready)
         return chosen
 
-    def _may_leave(self, key: PolitenessKey, mono: float, *, others_are_ready: bool) -> list[Host]:
+    def _may_leave(
+        self, key: PolitenessKey, mono: float, *, others_are_soon: bool, others_are_ready: bool
+    ) -> list[Host]:
         """The hosts of a key that may leave: all of them, or else those that have nothing to do."""
         hosts = [self._host_table.hosts[host_id] for host_id in key.members]
         free = [host for host in hosts if not self._is_in_use(host)]
         working = [host for host in hosts if host.has_work]
         opens_mono = min((host.politeness.open_mono for host in working), default=NEVER)
         is_far = max(opens_mono, key.politeness.open_mono) > mono + HORIZON_S or all(host.is_held for host in working)
+        is_far = is_far and (others_are_soon or not working)
         had_turn = others_are_ready and sum(host.requests for host in hosts) >= QUANTUM * len(working)
         if len(free) == len(hosts) and not key.auxiliary and not key.politeness.in_flight and (is_far or had_turn):
             return hosts

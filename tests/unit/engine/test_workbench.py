@@ -20,8 +20,8 @@ DELAYED = PolitenessOptions(delay_s=1.0, address_delay_s=0.0, adaptive=False)
 ALL = ScopeOptions(hosts=("*.test",))
 
 
-def options(active_hosts: int, **more: object) -> EngineOptions:
-    return EngineOptions(workers=8, linger_s=600.0, min_free=0, active_hosts=active_hosts, **more)  # type: ignore[arg-type]
+def options(active_hosts: int, linger_s: float) -> EngineOptions:
+    return EngineOptions(workers=8, linger_s=linger_s, min_free=0, active_hosts=active_hosts)
 
 
 def names(domains: int, hosts: int) -> list[str]:
@@ -35,13 +35,15 @@ def engine_of(
     pages: int,
     frontier: QuickFrontier | None = None,
     scope: ScopeOptions = ALL,
+    politeness: PolitenessOptions = DELAYED,
+    linger_s: float = 600.0,
 ) -> Harness:
     """Every host has `pages` pages, which its front page links to."""
     engine = Harness(
         *(f"{origin}/" for origin in origins),
-        politeness=DELAYED,
+        politeness=politeness,
         scope=scope,
-        engine=options(active_hosts),
+        engine=options(active_hosts, linger_s),
         frontier=frontier or QuickFrontier(),
     )
 
@@ -119,6 +121,38 @@ def test_a_crawl_that_is_killed_goes_on_where_it_was() -> None:
             fetched.update(engine.settled.keys())
         assert set(fetched) == {f"{origin}/{page}" for origin in origins for page in ("", *range(5))}
         assert set(fetched.values()) == {1}
+
+    run(main())
+
+
+@pytest.mark.parametrize(("domains", "active_hosts"), [(1, 10), (6, 10), (6, 2), (6, 1)])
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_delay_that_is_longer_than_a_crawl_lingers_ends_none(domains: int, active_hosts: int, clean: bool) -> None:
+    """Not after a stop or a kill either, nor if the hosts that wait are not in memory. Only back-offs do."""
+
+    async def main() -> None:
+        origins, frontier = names(domains, 1), QuickFrontier()
+        slow = PolitenessOptions(delay_s=60.0, address_delay_s=0.0, adaptive=False)
+        fetched: Counter[str] = Counter()
+        for begun in range(4):
+            engine = engine_of(origins, active_hosts, pages=4, frontier=frontier, politeness=slow, linger_s=5.0)
+            await engine.open()
+            crawling = asyncio.ensure_future(engine.crawl.run())
+            if begun < 3:
+                await elapse(50.0)
+                if clean:
+                    engine.crawl.drain()
+                    assert await crawling is StoppedBy.SIGNAL
+                    await engine.close()
+                else:
+                    crawling.cancel()
+                    await asyncio.wait({crawling})
+                await frontier.close(clean=clean)
+            else:
+                assert await crawling is StoppedBy.EMPTY
+                await engine.close()
+            fetched.update(engine.settled.keys())
+        assert set(fetched) == {f"{origin}/{page}" for origin in origins for page in ("", *range(3))}
 
     run(main())
 
