@@ -61,8 +61,16 @@ def _disk(free_bytes: int | None, min_free_bytes: int) -> Iterator[dict[str, str
 
 def _hosts(hosts: Mapping[str, int]) -> Iterator[dict[str, str]]:
     for state, text, advice in (
-        ("held", "held: nothing is fetched, since robots.txt cannot be read", "it is tried again by itself"),
-        ("backoff", "backing off after errors, 429 or 503", "requests go on by themselves when the time is over"),
+        (
+            "held",
+            "held: nothing is fetched, since robots.txt cannot be read",
+            "it is tried again by itself, and at once by `crawler retry HOST`",
+        ),
+        (
+            "backoff",
+            "backing off after errors, 429 or 503",
+            "requests go on by themselves when the time is over, or by `crawler retry HOST`",
+        ),
         ("blocked", "blocked by the operator", "`crawler unblock HOST` lets requests go on"),
     ):
         if number := hosts[state]:

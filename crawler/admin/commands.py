@@ -26,6 +26,7 @@ from crawler.engine.operations import (
     judge_added,
     parse_endings,
     release,
+    retry,
     takedown_result,
 )
 from crawler.engine.scheduling.restrictions import MAX_REASON, block_of, block_result, blocked_name
@@ -74,6 +75,7 @@ class Commands:
             "stop": self._stop_crawl,
             "add": self._add,
             "requeue": self._requeue,
+            "retry": self._retry,
             "forget": self._forget,
             "reload": self._reload,
             "release": self._release,
@@ -139,6 +141,14 @@ class Commands:
         if not dry_run:
             self._scheduler.requeued(counts)
         return {"urls": sum(counts.values()), "hosts": len(counts), "dry_run": dry_run}
+
+    async def _retry(self, arguments: Arguments) -> object:
+        self._refuse_while_draining()
+        hosts = _text_or_list(arguments, "host")
+        ids = await _stored(host_ids(self._frontier, hosts))
+        if not ids:
+            raise CommandRefused(f"the store knows no host {' or '.join(hosts)}", Exit.FINDINGS)
+        return await _stored(retry(self._scheduler, self._frontier, ids))
 
     async def _forget(self, arguments: Arguments) -> object:
         """Take targets down, one after the other; all are checked before the first."""

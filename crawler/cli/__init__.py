@@ -131,6 +131,14 @@ GROUPS: Final = {
             "Fetch the URLs of HOST that were set aside as endless.",
             ("crawler release example.org -c site.toml",),
         ),
+        "retry": Entry(
+            "crawler.cli.steering:retry",
+            "Request hosts again that back off or are held, as soon as their delay allows.",
+            (
+                "crawler retry example.org -c site.toml",
+                "crawler retry '*.example.org' -c site.toml",
+            ),
+        ),
         "add": Entry(
             "crawler.cli.store_commands:add",
             "Queue URLs as seeds: from arguments, files, or standard input (-).",
@@ -215,9 +223,9 @@ _SYNONYMS: Final = {
     "allow": "unblock", "ban": "block", "continue": "resume", "curl": "fetch", "delete": "forget", "download": "fetch",
     "dump": "export", "enqueue": "add", "explain": "why", "fsck": "verify", "get": "fetch", "help": "--help",
     "info": "status", "kill": "stop", "list": "hosts", "log": "logs", "ls": "hosts", "new": "init", "ps": "status",
-    "quit": "stop", "remove": "forget", "retry": "requeue", "rm": "forget", "scrape": "crawl", "seed": "add",
+    "quit": "stop", "remove": "forget", "rm": "forget", "scrape": "crawl", "seed": "add",
     "setup": "init", "show": "status", "start": "crawl run", "stats": "report", "tail": "logs", "test": "check",
-    "unpause": "resume", "validate": "check", "version": "--version", "watch": "top",
+    "unpause": "resume", "validate": "check", "version": "--version", "wake": "retry", "watch": "top",
 }  # fmt: skip
 _NEAR: Final = 0.75  # of get_close_matches: a slip of a finger, not a word that shares some letters
 

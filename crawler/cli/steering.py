@@ -1,8 +1,8 @@
-"""Commands that steer a running crawl: pause, resume, stop, reload, block, unblock, release."""
+"""Commands that steer a running crawl: pause, resume, stop, reload, block, unblock, release, retry."""
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from crawler.cli.crawl_options import connect_to_daemon, crawl_options, find_cra
 from crawler.cli.default_crawl import default_crawl
 from crawler.cli.output import Pen, is_terminal, say, table, write_data
 from crawler.cli.store_commands import with_store
-from crawler.core.enums import Exit
+from crawler.core.enums import Exit, RetryEffect
 from crawler.core.formatting import count, date_time, printable
 from crawler.engine import operations
 from crawler.engine.scheduling.restrictions import DOMAIN, MAX_REASON, Blocklist, block_of, block_result, blocked_name
 from crawler.frontier.base import Frontier, Recovered
+from crawler.inspection.log.query import host_names
 from crawler.settings.loading import load
 
 STOP_TIMEOUT_S = 3_600.0  # `stop --wait`: longer than any drain
@@ -229,6 +230,60 @@ def release(
     if not result["templates"]:
         say(f"no URL template of {host} is suspected" if template is None else f"{template} is not suspected")
     return Exit.OK if result["templates"] else Exit.FINDINGS
+
+
+RETRY_TIMEOUT_S = 3_600.0  # the URLs of a large store are looked through
+
+
+@click.command(name="retry")
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST…")
+@crawl_options
+def retry(config: Path | None, overrides: tuple[str, ...], output: Path | None, hosts: tuple[str, ...]) -> int:
+    """Request hosts again that back off or are held, as soon as their delay allows.
+
+    "*.name" stands for all hosts below a name. A URL of theirs that last failed so is queued again, and robots.txt that
+    could not be read is requested anew. What the server itself asked for (Retry-After) is kept. Exit code 1 if no host
+    has the name.
+    """
+    hosts = host_names(hosts)
+    crawl = find_crawl(config, overrides, output, changes=True)
+    if crawl.paths.pid() is not None:
+        with Control(crawl.paths.socket) as control:
+            result = control.call("retry", {"host": hosts}, timeout_s=RETRY_TIMEOUT_S)
+    else:
+
+        async def store(frontier: Frontier, _: Recovered) -> dict[str, Any] | None:
+            ids = await operations.host_ids(frontier, hosts)
+            return await operations.retry_stored(frontier, ids, time.time()) if ids else None
+
+        result = with_store(crawl, store)
+        if result is None:
+            say(f"the store knows no host {' or '.join(hosts)}")
+            return Exit.FINDINGS
+    for line in retry_lines(result):
+        click.echo(line)
+    return Exit.OK
+
+
+def retry_lines(result: Mapping[str, Any]) -> Iterator[str]:
+    """Lines about what `retry` did: one for each host that it names, and their sums."""
+    for one in result["hosts"]:
+        match one["effect"]:
+            case RetryEffect.WOKEN:
+                text = f"woken; it backed off after {one['reason']}"
+            case RetryEffect.ROBOTS:
+                text = f"woken; its {one['reason']}, and is requested again"
+            case RetryEffect.KEPT:
+                text = f"waits until {date_time(one['until_at'])}, as its server asked ({one['reason']})"
+            case RetryEffect.BLOCKED:
+                text = "is blocked, or switched off by an override"
+            case _:
+                text = "neither backs off nor is held"
+        yield f"{one['host']}: {text}"
+    if more := sum(result["effects"].values()) - len(result["hosts"]):
+        yield f"and {count(more, 'other host')}"
+    if result["urls"]:
+        yield f"{count(result['urls'], 'URL')} queued again"
 
 
 RELOAD_TIMEOUT_S = 120.0  # a preview judges up to 200,000 URLs; the crawl goes on meanwhile

@@ -55,6 +55,16 @@ class HostState(StrEnum):
     BLOCKED = "blocked"  # by an operator: it gets no request
 
 
+class RetryEffect(StrEnum):
+    """What `crawler retry` did about a host."""
+
+    WOKEN = "woken"  # it backed off
+    ROBOTS = "robots_requested"  # it was held: its robots.txt is requested anew
+    KEPT = "kept"  # the server itself said for how long it is not to be requested
+    BLOCKED = "blocked"  # by the operator, or switched off by an override
+    READY = "ready"  # it neither backs off nor is held
+
+
 class OutcomeLabel(StrEnum):
     """How an attempt ended, for the log; see `core.outcomes.outcome_label`."""
 

@@ -93,6 +93,7 @@ _THROTTLED: Final = frozenset({429, 503})
 # Transient errors: RFC 9110 §15.5.9 and §15.6, RFC 8470 §5.2, and statuses of content delivery networks that cannot
 # reach the server behind them. 501 and 505 to 511 are about the request and stay.
 _TRANSIENT: Final = frozenset({408, 425, 500, 502, 504, *range(520, 528), 529, 530})
+TEMPORARY_STATUSES: Final = tuple(sorted(_THROTTLED | _TRANSIENT))
 TRANSIENT_ERRORS_IN_A_ROW: Final = 10  # of one host without another response between: then the host itself fails
 
 

@@ -1,4 +1,4 @@
-"""Operations of operators on a store: add URLs, queue them again, forget them, release suspects.
+"""Operations of operators on a store: add URLs, queue them again, wake hosts, forget URLs, release suspects.
 
 They are the same whether a crawl runs or not. While a crawl runs, the scheduler is updated as well.
 Invariant: a URL that an operation removed from the store is in no buffer any more. If its request is in flight at that
@@ -6,21 +6,28 @@ moment, it is finished, and the store lists its record.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from crawler.core.enums import DenyReason, ErrorType, OutcomeLabel, Source
-from crawler.core.models import Discovered, TemplateRow
+from crawler.core.enums import DenyReason, ErrorType, OutcomeLabel, RetryEffect, Source
+from crawler.core.formatting import unreadable_robots
+from crawler.core.models import Discovered, HostReadiness, HostRow, Origin, TemplateRow
+from crawler.core.outcomes import TEMPORARY_STATUSES, backs_off_origin
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, parse_seed
-from crawler.engine.scheduling.restrictions import DOMAIN
+from crawler.engine.scheduling.host_table import RETRY_AFTER, Woken
+from crawler.engine.scheduling.restrictions import DOMAIN, Blocklist
 from crawler.engine.scheduling.scheduler import Scheduler
-from crawler.frontier.base import Batch, BlockedHost, EndedWith, Forgotten, Frontier, Receipt
+from crawler.frontier.base import Batch, BlockedHost, EndedWith, Forgotten, Frontier, Leaving, Receipt, Wanted
 
 ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # the words that `requeue` accepts
 MAX_PRIORITY: Final = 1_000_000
 RELEASED_AT_ONCE: Final = 5_000  # suspects of one transaction, for which other calls wait
+_WOKEN_AT_ONCE: Final = 512  # hosts read into memory together
+_WOKEN_NAMED: Final = 100  # hosts of one result
+_ORIGIN_ERRORS: Final = tuple(filter(backs_off_origin, ErrorType))
 FORGOTTEN_RULE: Final = "it was taken down by `crawler forget`, for good"
 _IS_URL: Final = re.compile(r"[/\\?#@]")
 _NO_STATUS: Final = '{!r} is neither a status code nor a class such as "4xx"'
@@ -143,6 +150,76 @@ def parse_endings(errors: Sequence[str], statuses: Sequence[str]) -> EndedWith:
     if not errors and not codes:
         raise ValueError("what ended how? Name an error_type, a deny_reason or a status")
     return EndedWith(tuple(errors), tuple(sorted(codes)))
+
+
+async def retry(scheduler: Scheduler, frontier: Frontier, host_ids: Sequence[int]) -> dict[str, object]:
+    """Wake hosts of a running crawl, and queue their URLs that failed. Returns the result for the operator."""
+    woken: list[tuple[int, Origin, Woken]] = []
+    for start in range(0, len(host_ids), _WOKEN_AT_ONCE):
+        part = host_ids[start : start + _WOKEN_AT_ONCE]
+        scheduler.workbench.need_hosts(part)
+        for host_id in part:
+            if (host := await scheduler.workbench.load_host(host_id)) is not None:
+                woken.append((host_id, host.origin, scheduler.retry(host)))
+                host.pins -= 1
+    counts = await _queue_failed(frontier, woken)
+    scheduler.requeued(counts)
+    return _retry_result(woken, counts)
+
+
+async def retry_stored(frontier: Frontier, host_ids: Sequence[int], now: float) -> dict[str, object]:
+    """The same while no crawl runs: the next run requests the hosts at once."""
+    blocks = Blocklist()
+    blocks.load(await frontier.blocks())
+    woken: list[tuple[int, Origin, Woken]] = []
+    for row in await frontier.host_rows_of(host_ids):
+        is_blocked = blocks.covers(row.origin.host) is not None
+        woken.append(
+            (row.id, row.origin, Woken(RetryEffect.BLOCKED) if is_blocked else await _wake(frontier, row, now))
+        )
+    return _retry_result(woken, await _queue_failed(frontier, woken))
+
+
+async def _wake(frontier: Frontier, row: HostRow, now: float) -> Woken:
+    """Wake a stored host, as `HostTable.wake` does one in memory."""
+    woken = Woken(RetryEffect.READY)
+    if row.parked == "backoff" or (row.failures and row.ready_at > now):
+        woken = Woken(RetryEffect.WOKEN, row.reason or "")
+    if row.robots is not None and row.robots.verdict == "unreachable":  # a new run requests it at once
+        woken = Woken(RetryEffect.ROBOTS, unreadable_robots(row.robots.status_code, row.robots.error))
+    (key,) = (await frontier.exchange(Leaving(), Wanted(host_ids=[row.id]))).keys
+    open_at, backoff = key.open_at, key.backoff
+    backoffs = []
+    if backoff is not None and backoff.until_at > now and RETRY_AFTER in backoff.reason:
+        woken = Woken(RetryEffect.KEPT, backoff.reason, backoff.until_at)
+    elif backoff is not None and backoff.until_at > now:
+        woken = woken if woken.reason else Woken(RetryEffect.WOKEN, backoff.reason)
+        open_at, backoffs = 0.0, [replace(backoff, until_at=0.0)]
+    host = HostReadiness(row.id, 0.0, has_responded=row.has_responded)
+    await frontier.exchange(Leaving([host], [(key.id, key.requested_at or 0.0, open_at)], backoffs), Wanted())
+    return woken
+
+
+async def _queue_failed(frontier: Frontier, woken: Iterable[tuple[int, Origin, Woken]]) -> Counter[int]:
+    """Queue the URLs of hosts that last had no response, or a status that may be over soon, if the hosts may be
+    requested.
+    """
+    ids = tuple(host_id for host_id, _, one in woken if one.effect not in (RetryEffect.KEPT, RetryEffect.BLOCKED))
+    counts: Counter[int] = Counter()
+    if ids:
+        counts.update(await frontier.requeue(EndedWith(errors=_ORIGIN_ERRORS, host_ids=ids)))
+        counts.update(await frontier.requeue(EndedWith(statuses=TEMPORARY_STATUSES, host_ids=ids)))
+    return counts
+
+
+def _retry_result(woken: Sequence[tuple[int, Origin, Woken]], counts: Counter[int]) -> dict[str, object]:
+    """`hosts` has up to _WOKEN_NAMED hosts, those that had nothing to wait for last; `effects` counts all."""
+    named = sorted(woken, key=lambda one: one[2].effect is RetryEffect.READY)[:_WOKEN_NAMED]
+    return {
+        "hosts": [{"host": str(origin), **one._asdict()} for _, origin, one in named],
+        "effects": Counter(one.effect.value for _, _, one in woken),
+        "urls": counts.total(),
+    }
 
 
 def drop_forgotten(scheduler: Scheduler, erased: Forgotten) -> None:

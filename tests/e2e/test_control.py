@@ -15,6 +15,7 @@ import pytest
 from crawler.admin.control_client import Control
 from tests.support.commands import Crawl, Ran, ended, run, running
 from tests.support.nginx import Nginx
+from tests.support.raw_servers import closed_port
 from tests.support.site_crawls import CDN, DOCS, OTHER, WWW, sections, wait_for_requests, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -249,6 +250,23 @@ def test_a_block_stops_every_request_for_good(server: Nginx, tmp_path: Path) -> 
     with daemon(crawl) as process:
         assert wait_until(lambda: {WWW, DOCS} <= {host for host, _ in server.places()}, process)
         stopped(process)
+
+
+def test_a_host_that_cannot_be_reached_is_retried_when_told(server: Nginx, tmp_path: Path) -> None:
+    """At once, by the running crawl as after it; what was done is said, and an unknown host is a mistake."""
+    dead = f"http://127.0.0.1:{closed_port()}"
+    held = f"{dead}: woken; its robots.txt cannot be read (connect_refused), and is requested again\n"
+    crawl = configured(server, tmp_path, OTHER, crawl={"seeds": [f"{dead}/"]})
+    with daemon(crawl) as process:
+        assert wait_until(lambda: len(events(crawl, "host_state")) >= 3, process)  # then it would wait for 15 minutes
+        nobody = tell(crawl, "retry", "nobody.test")
+        assert (nobody.code, nobody.stderr) == (1, "crawler: the store knows no host nobody.test\n")
+        told = tell(crawl, "retry", "127.0.0.1")
+        assert (told.code, told.stdout, told.stderr) == (0, held, "")
+        assert wait_until(lambda: len(events(crawl, "host_state")) >= 4, process)
+        stopped(process)
+    assert tell(crawl, "retry", "127.0.0.1").stdout == held
+    assert tell(crawl, "retry", "nobody.test").code == 1
 
 
 def test_commands_report_that_no_daemon_runs(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ A result may delay a key, make a host back off, or be a sign of an outage. Nothi
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import assert_never
+from typing import Final, NamedTuple, assert_never
 
 from crawler.core.clock import Clock
-from crawler.core.enums import ErrorType, HostState, TaskKind
+from crawler.core.enums import ErrorType, HostState, RetryEffect, TaskKind
 from crawler.core.formatting import timestamp
 from crawler.core.models import (
     UNTIL_EVENT,
@@ -59,9 +59,18 @@ from crawler.engine.scheduling.restrictions import Blocklist
 from crawler.obs.events import Event
 
 OnEvent = Callable[[Event, dict[str, object]], None]
+RETRY_AFTER: Final = "Retry-After"  # in the reason of a back-off for which the server gave one
 _STORED_TOLERANCE = 0.8  # an adaptive delay within this factor of the stored one is not stored again
 _ROUNDING_S = 1e-6  # an epoch time has a resolution of a quarter of that
 _MAX_RECOVERED_BACKOFF_S = 86_400.0  # a stored back-off (UTC) may lie far ahead if the clock was set back
+
+
+class Woken(NamedTuple):
+    """What became of a host's waiting: its reason, and when it ends if it goes on (UTC)."""
+
+    effect: RetryEffect
+    reason: str = ""
+    until_at: float | None = None
 
 
 class HostTable:
@@ -345,6 +354,33 @@ class HostTable:
             self._set_delay(key)
             self._delay_from_last_end(key)
 
+    def wake(self, host: Host) -> Woken:
+        """End the waiting of a host that backs off or is held. Its delay holds, and its failures still count. The
+        back-off for which a server gave a Retry-After stays. The robots.txt of a held host is due.
+        """
+        mono, now, key = self._clock.mono(), self._clock.now(), host.key
+        if host.is_blocked or host.is_disabled:
+            return Woken(RetryEffect.BLOCKED)
+        woken = Woken(RetryEffect.READY)
+        if host.politeness.failures and host.politeness.open_mono > mono:
+            woken = Woken(RetryEffect.WOKEN, host.politeness.reason)
+            host.politeness = replace(host.politeness, open_mono=mono)
+            self._changed_hosts[host.id] = host
+        if host.is_held and host.robots is not None:
+            woken = Woken(RetryEffect.ROBOTS, host.robots_problem)
+            host.robots = replace(host.robots, expires_at=0.0)
+        backs_off_s = key.politeness.open_mono - mono if key.politeness.failures else 0.0
+        if backs_off_s > 0 and RETRY_AFTER in key.politeness.reason:
+            return Woken(RetryEffect.KEPT, key.politeness.reason, now + backs_off_s)
+        if backs_off_s > 0:
+            woken = woken if woken.reason else Woken(RetryEffect.WOKEN, key.politeness.reason)
+            delayed = OPEN.began().ended(key.last_end_mono or mono, delay_s=max(key.delay_s, key.adaptive_s))
+            key.politeness = replace(key.politeness, open_mono=delayed.open_mono)
+            self._changed_backoffs[key.name] = Backoff(key.name, now, key.politeness.failures, key.politeness.reason)
+        if woken.effect is RetryEffect.WOKEN:
+            self._log_state(host, HostState.BACKOFF, HostState.READY, "woken by the operator")
+        return woken
+
     def apply_blocklist(self) -> list[Host]:
         """The blocklist changed: mark the hosts that it covers. Returns those that changed."""
         changed = []
@@ -437,7 +473,7 @@ class HostTable:
         """Make the whole key back off after a 429 or 503, for `wait_s` if the server gave it. Returns the seconds."""
         key = self.key_of(lease)
         delay_s = throttled_backoff_s(key.politeness.failures, wait_s, self._rng)
-        reason = f"{status}" + (f" Retry-After {wait_s:.0f}" if wait_s is not None else "")
+        reason = f"{status}" + (f" {RETRY_AFTER} {wait_s:.0f}" if wait_s is not None else "")
         key.politeness = key.politeness.backed_off(self._clock.mono() + delay_s, reason)
         until_at = self._clock.now() + delay_s
         self._changed_backoffs[key.name] = Backoff(key.name, until_at, key.politeness.failures, reason)

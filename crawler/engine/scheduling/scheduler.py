@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 
 from crawler.core.clock import Clock
-from crawler.core.enums import TaskKind, UrlState
+from crawler.core.enums import RetryEffect, TaskKind, UrlState
 from crawler.core.models import Denied, Lease, Origin, RobotsRecord, Settlement, Task
 from crawler.core.outcomes import OUTAGE_PROBE_S
 from crawler.core.politeness import CLOCK_GUARD_S
@@ -25,7 +25,7 @@ from crawler.engine.pages.traps import TrapWatch
 from crawler.engine.pages.url_policy import RobotsCache
 from crawler.engine.scheduling.due_urls import DueUrls
 from crawler.engine.scheduling.host import AuxiliaryRequest, Host, PolitenessKey
-from crawler.engine.scheduling.host_table import HostTable, OnEvent
+from crawler.engine.scheduling.host_table import HostTable, OnEvent, Woken
 from crawler.engine.scheduling.lease_selection import LeaseSelection
 from crawler.engine.scheduling.prefetch import Prefetch
 from crawler.engine.scheduling.ready_queue import NEVER, ReadyQueue
@@ -163,6 +163,16 @@ class Scheduler:
         self.workbench.start()
         self._wake.set()
         return number
+
+    def retry(self, host: Host) -> Woken:
+        """Have a host that backs off or is held requested as soon as its delay allows."""
+        woken = self.host_table.wake(host)
+        if woken.effect is RetryEffect.ROBOTS:
+            self.request_robots(host)
+        self._lease_selection.schedule_host(host)
+        self._lease_selection.schedule_key(host.key)
+        self._wake.set()
+        return woken
 
     def blocklist_changed(self) -> int:
         """Apply a changed blocklist: hosts that it covers have no leases from now on. Returns how many changed."""

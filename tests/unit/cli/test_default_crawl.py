@@ -19,6 +19,7 @@ CHANGING = (
     ("block", "a.test", "--reason", "two words"),
     ("unblock", "a.test"),
     ("release", "a.test"),
+    ("retry", "a.test"),
     ("forget", "a.test"),
     ("requeue", "--status", "404"),
     ("add", "a.test"),

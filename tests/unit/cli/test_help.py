@@ -51,7 +51,7 @@ def test_help_ends_with_the_examples(capsys: pytest.CaptureFixture[str]) -> None
         (("statsu",), "'status'"),
         (("hots",), "'hosts'"),
         (("rep",), "'report'"),
-        (("re",), "'report' or 'resume' or 'reload' or 'release' or 'requeue'"),
+        (("re",), "'report' or 'resume' or 'reload' or 'release' or 'retry' or 'requeue'"),
         (("ls",), "'hosts'"),
         (("list",), "'hosts'"),
         (("start",), "'crawl' or 'run'"),
