@@ -45,6 +45,7 @@ listen = "127.0.0.1:{port}"
 directory = "data"
 """
 PORT = 18_123
+CACHE_KIB = 1024**2  # while the store is made
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
 PAGES = (
     "/metrics",
@@ -59,7 +60,7 @@ FILL = (
     """WITH RECURSIVE n (i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {hosts})
        INSERT INTO host (id, slot, scheme, host, port, domain, state, queued, fetched, ok, errors, bytes, found_at,
                          last_at, ready_at, parked, responded, failures, reason)
-       SELECT i, 0, 'https', name(i), 443, domain(i), iif(i % 2, 'ready', 'new'), {urls} - i % 2, i % 2, i % 2, 0,
+       SELECT i, 0, 'https', name(i), {port}, domain(i), iif(i % 2, 'ready', 'new'), {urls} - i % 2, i % 2, i % 2, 0,
               (i % 2) * 20000, {now}, iif(i % 2, {now} - i % 86400, NULL),
               CASE i % 100 WHEN 7 THEN 9e99 WHEN 11 THEN {now} + 86400 WHEN 13 THEN 9e99 ELSE 0 END,
               CASE i % 100 WHEN 7 THEN 'robots' WHEN 11 THEN 'backoff' WHEN 13 THEN 'limit' END, i % 2,
@@ -92,23 +93,30 @@ def target(u: int) -> str:
     return f"/section/page-{u}.html" if u else "/"
 
 
-async def fill(path: Path, hosts: int) -> None:
-    """Make the store at `path`."""
-    now = time.time()
+async def fill(path: Path, hosts: int, *, port: int = 443, judged_by: str | None = None) -> None:
+    """Make the store at `path`. `port` is that of all hosts. `judged_by`: the fingerprint of the rules that the URLs
+    were judged by; None: they are judged anew by the first crawl.
+    """
+    now, suffix = time.time(), "" if port == 443 else f":{port}"
     frontier = SqliteFrontier(path)
     await frontier.open()
-    url, origin = parse_seed("https://www0.site1.example/")
+    if judged_by is not None:
+        await frontier.judge_by(judged_by)
+    url, origin = parse_seed(f"https://{name(1)}{suffix}/")
     await frontier.add([Discovered(url, origin, key_of(url), 0, "", Source.SEED)], now=now)
     await frontier.close(clean=True)
     database = apsw.Connection(str(path))
-    database.pragma("synchronous", "off")
+    for pragma, value in (("synchronous", "off"), ("journal_mode", "off"), ("cache_size", -CACHE_KIB)):
+        database.pragma(pragma, value)
     database.create_scalar_function("name", name, 1, deterministic=True)
     database.create_scalar_function("domain", lambda i: registrable_domain(name(i)), 1, deterministic=True)
     database.create_scalar_function("target", target, 1, deterministic=True)
-    database.create_scalar_function("key", lambda i, u: key_of(f"https://{name(i)}{target(u)}"), 2, deterministic=True)
+    database.create_scalar_function(
+        "key", lambda i, u: key_of(f"https://{name(i)}{suffix}{target(u)}"), 2, deterministic=True
+    )
     with database:
         for statement in FILL:
-            database.execute(statement.format(hosts=hosts, urls=URLS, now=now))
+            database.execute(statement.format(hosts=hosts, urls=URLS, port=port, now=now))
     database.close()
     await frontier.open()
     await frontier.close(clean=True)
