@@ -63,7 +63,7 @@ class Committer:
         quiet: asyncio.Event,
         observer: Observer,
         on_disk: Callable[[str | None], None],
-        on_rules: Callable[[Sequence[int]], None],
+        on_rules: Callable[[Receipt], None],
     ) -> None:
         self._frontier = frontier
         self._sinks = sinks
@@ -330,7 +330,7 @@ class Committer:
         self.commits += 1
         self._unrecorded = []
         self._report_stored(batch, *stored)
-        self._on_rules(stored[0].robots_changed)
+        self._on_rules(stored[0])
         await self._rename_complete()
 
     async def _store(self, changes: Batch) -> tuple[Receipt, list[RecordLocation | None]] | str:

@@ -189,7 +189,7 @@ class Engine:
             quiet=quiet,
             observer=observer,
             on_disk=self._on_disk,
-            on_rules=self.reevaluation.robots_changed,
+            on_rules=self.reevaluation.robots_stored,
         )
         self.robots = RobotsResponses(
             scheduler=self.scheduler,
@@ -270,11 +270,9 @@ class Engine:
             self.url_policy.scope = self.url_policy.scope.with_host(host)
         self.blocklist.load(await self.frontier.blocks())
         self.scheduler.load(recovered)
-        self.reevaluation.add_hosts(recovered.to_reevaluate)
         self.rounds.load(recovered.last_round)
         self.counters.life = recovered.counters
-        if to_reevaluate := await self.frontier.judge_by(self.options.fingerprint):
-            self.reevaluation.rules_changed(to_reevaluate)
+        await self.frontier.judge_by(self.options.fingerprint)
         refused, looked_up = await self._store_seeds(on_seeds)
         await self._unpark(self.options)
         await self.scheduler.start()
@@ -384,7 +382,7 @@ class Engine:
             if seeds := self.new_seeds(options):
                 receipt = await self.frontier.add(seeds, now=self.clock.now())
             await self.revisits.prepare(options.recrawl)
-            to_reevaluate = await self.frontier.judge_by(options.fingerprint)
+            has_other_rules = await self.frontier.judge_by(options.fingerprint)
             suspects = await self.frontier.suspects(limit=len(self.host_table.hosts))
             await self._unpark(options)
         except FrontierFull:
@@ -404,8 +402,8 @@ class Engine:
         self.schedule.reconfigure(options.schedule)
         if receipt is not None:
             self.scheduler.discoveries_stored(receipt)
-        if to_reevaluate:
-            self.reevaluation.rules_changed(to_reevaluate)
+        if has_other_rules:
+            self.reevaluation.rules_changed()
         self.options = options
 
     async def _unpark(self, options: EngineConfiguration) -> None:

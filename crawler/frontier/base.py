@@ -71,7 +71,6 @@ class Recovered:
     hosts: int = 0
     backoffs: int = 0  # politeness keys that back off
     last_visit_at: float | None = None  # end of the last stored visit (UTC); None: there was none
-    to_reevaluate: tuple[int, ...] = ()  # ids of hosts whose URLs are not all judged by the current rules
     last_round: Round | None = None  # None: there was none
     is_restored: bool = False  # from a backup: output files may have grown since, until `clear_restored`
 
@@ -111,7 +110,8 @@ class Receipt:
     links_new: Sequence[int]  # new URLs of each settlement; a URL of several settlements counts for the first
     queued: dict[int, int] = field(default_factory=dict)  # host id → new URLs that are queued
     hosts: Sequence[HostRow] = ()  # new hosts; their `queued` includes these URLs
-    robots_changed: Sequence[int] = ()  # ids of hosts with a changed robots.txt, which are to be reevaluated
+    robots_changed: Sequence[int] = ()  # ids of hosts with a changed robots.txt
+    to_reevaluate: Sequence[int] = ()  # ids of these, and of marked hosts whose robots.txt can be read now
     suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → template of each new suspect
     linked: Sequence[int] = ()  # host id of each URL that is no suspect any more: not only error pages link to it
     # id of a suspect → new URLs found on it: their ids, host ids and request targets
@@ -259,15 +259,25 @@ class EndedWith:
 
 @dataclass(frozen=True, slots=True)
 class UrlRow:
-    """A stored URL with the fields that rules judge. Its place in its host's order is (`priority`, `depth`, `id`)."""
+    """A stored URL with the fields that rules judge. URLs are in order of `host_id`, `priority`, `depth`, `id`."""
 
     id: int
+    host_id: int
     url: str
     priority: int
     depth: int
     hop_path: str
     source: Source
     reason: str | None = None  # deny_reason or error_type of its last visit
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """How far the re-evaluation of all hosts came, by the order of their ids."""
+
+    generation: int  # of the rules that are applied
+    after: int  # the last host that was re-evaluated
+    last: int  # the last host that was known when the rules changed
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,8 +436,12 @@ class Frontier(Protocol):
     async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
         """The last ROBOTS_VERSIONS_KEPT versions of a host's robots.txt, newest first."""
 
-    async def url_rows(self, host_id: int, state: UrlState, *, after: UrlRow | None, limit: int) -> list[UrlRow]:
-        """Up to `limit` URLs of a host in state QUEUED or DENIED, by (priority, depth, age), from after `after` on."""
+    async def url_rows(
+        self, first: int, last: int, state: UrlState, *, after: UrlRow | None, limit: int
+    ) -> list[UrlRow]:
+        """Up to `limit` URLs in state QUEUED or DENIED of the hosts with ids from `first` to `last`, by (host,
+        priority, depth, age), from after `after` on.
+        """
 
     async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
         """Queue denied URLs that the rules now allow; others do not change. Returns host id → number of URLs."""
@@ -449,13 +463,26 @@ class Frontier(Protocol):
     async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
         """Deny those URLs of a host, by id, that are still queued. Returns their number."""
 
-    async def judge_by(self, rules: str) -> list[int]:
-        """Store the fingerprint of the rules by which URLs are judged from now on. If it changed, all hosts must be
-        re-evaluated, and their ids are returned.
+    async def judge_by(self, rules: str) -> bool:
+        """Store the fingerprint of the rules by which URLs are judged from now on. If it changed and there are hosts, a
+        sweep over all of them begins. Returns whether it does.
+        """
+
+    async def sweep(self) -> Sweep | None:
+        """How far the sweep over all hosts came; None: there is none."""
+
+    async def swept(self, sweep: Sweep, *, marked: Collection[int] = ()) -> None:
+        """Record how far the sweep came; at its last host it is over. Hosts of `marked` must still be re-evaluated. If
+        another sweep began meanwhile, only the marks are stored.
+        """
+
+    async def marked_hosts(self, *, after: int, limit: int) -> list[int]:
+        """Ids of hosts that must be re-evaluated by themselves, in an order of the store's own, after `after` (0: from
+        the first on).
         """
 
     async def reevaluation_mark(self, host_id: int) -> int:
-        """The mark to pass to `reevaluated`, read before the first URL is judged; 0: there is nothing to reevaluate."""
+        """The mark to pass to `reevaluated`, read before the first URL is judged; 0: the host is not marked."""
 
     async def reevaluated(self, host_id: int, mark: int) -> None:
         """Record that all URLs of the host were judged by the rules that were valid when the mark was read. If the

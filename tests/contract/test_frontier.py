@@ -54,7 +54,9 @@ from crawler.frontier.base import (
     HostSearch,
     Leaving,
     Receipt,
+    Sweep,
     Totals,
+    UrlRow,
     Wanted,
 )
 from tests.support.frontiers import NOW, STORES, Store, batch, fast_folder, found, links, response, takedowns, visit
@@ -1213,14 +1215,14 @@ async def test_rows_are_returned_in_slices_and_in_order(store: Store) -> None:
         denied = visit(tasks["https://a.example/4"], Denied(DenyReason.SCOPE_EXCLUDE, "x"), state=UrlState.DENIED)
         await frontier.settle(batch(denied))
         rows = []
-        while slice_ := await frontier.url_rows(1, UrlState.QUEUED, after=rows[-1] if rows else None, limit=4):
+        while slice_ := await frontier.url_rows(1, 1, UrlState.QUEUED, after=rows[-1] if rows else None, limit=4):
             rows += slice_
         assert [row.id for row in rows] == [task.id for task in await take(frontier)]
         assert {row.url for row in rows} == {one.url for one in urls} - {"https://a.example/4"}
         assert {(row.depth, row.priority, row.source) for row in rows} >= {(0, 0, Source.LINK), (2, 1, Source.LINK)}
-        (row,) = await frontier.url_rows(1, UrlState.DENIED, after=None, limit=4)
+        (row,) = await frontier.url_rows(1, 1, UrlState.DENIED, after=None, limit=4)
         assert (row.url, row.reason) == ("https://a.example/4", "scope_exclude")
-        assert await frontier.url_rows(9, UrlState.QUEUED, after=None, limit=4) == []
+        assert await frontier.url_rows(9, 9, UrlState.QUEUED, after=None, limit=4) == []
 
 
 async def test_denied_urls_are_queued_again_and_nothing_else_is(store: Store) -> None:
@@ -1235,7 +1237,7 @@ async def test_denied_urls_are_queued_again_and_nothing_else_is(store: Store) ->
         assert (totals.queued, totals.denied, totals.done) == (2, 0, 1)
     async with store.opened() as (frontier, _):
         assert [task.id for task in await take(frontier)] == [first.id, third.id]
-        assert await frontier.url_rows(1, UrlState.DENIED, after=None, limit=9) == []
+        assert await frontier.url_rows(1, 1, UrlState.DENIED, after=None, limit=9) == []
 
 
 async def test_blocks_are_kept_until_they_are_removed(store: Store) -> None:
@@ -1369,36 +1371,87 @@ async def test_slow_responses_are_kept_until_they_end(store: Store) -> None:
         assert [one.response_s for one in entered.keys] == [0.0, 1.0]
 
 
-async def test_a_host_is_to_be_reevaluated_until_it_was(store: Store) -> None:
-    """Also after a restart."""
-    async with store.opened() as (frontier, _):
-        await add(frontier, "https://a.example/", "https://b.example/")
-        await frontier.judge_by("others")
-        await frontier.reevaluated(2, await frontier.reevaluation_mark(2))
-    async with store.opened() as (_, recovered):
-        assert recovered.to_reevaluate == (1,)
+async def settle_robots(frontier: Frontier, verdict: str, *bodies: bytes | None) -> list[list[int]]:
+    """Store each as the robots.txt of https://a.example, and return which hosts are to be re-evaluated then."""
+    task = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)
+    records = [RobotsRecord(verdict, 200, body, NOW, NOW + 9) for body in bodies]
+    return [list((await frontier.settle(batch(visit(task, robots=one)))).to_reevaluate) for one in records]
 
 
-async def test_changed_rules_make_every_host_to_be_reevaluated(store: Store) -> None:
-    """Also after a restart; a host that is marked while it is reevaluated stays marked."""
+async def test_changed_rules_begin_a_sweep_over_the_hosts_that_are_known(store: Store) -> None:
+    """It goes on after a restart, and begins anew when the rules change again."""
     async with store.opened() as (frontier, _):
-        assert await frontier.judge_by("first") == []
+        assert not await frontier.judge_by("first")  # no host is known
         await add(frontier, "https://a.example/", "https://b.example/", "https://c.example/")
-        assert await frontier.judge_by("first") == []
-        assert sorted(await frontier.judge_by("second")) == [1, 2, 3]
+        assert not await frontier.judge_by("first")
+        assert await frontier.sweep() is None
+        assert await frontier.judge_by("second")
+        await add(frontier, "https://d.example/")  # by the new rules
+        sweep = await frontier.sweep()
+        assert sweep == Sweep(1, 0, 3)
+        await frontier.swept(replace(sweep, after=2))
+    async with store.opened() as (frontier, _):
+        assert not await frontier.judge_by("second")
+        assert await frontier.sweep() == Sweep(1, 2, 3)
+        assert await frontier.judge_by("first")
+        assert await frontier.sweep() == Sweep(2, 0, 4)
+        await frontier.swept(Sweep(1, 3, 3), marked=[1])  # of the one before
+        assert await frontier.sweep() == Sweep(2, 0, 4)
+        await frontier.swept(Sweep(2, 4, 4))
+    async with store.opened() as (frontier, _):
+        assert await frontier.sweep() is None
+        assert await frontier.marked_hosts(after=0, limit=9) == [1]
+
+
+async def test_a_marked_host_is_to_be_reevaluated_until_it_was(store: Store) -> None:
+    """Also after a restart, and if it is marked again meanwhile. They are read in slices."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, *(f"https://{n}.example/" for n in "abcdefghijkl"))
+        assert await frontier.marked_hosts(after=0, limit=9) == []
+        assert await settle_robots(frontier, "rules", b"", b"", b"Disallow: /") == [[], [], [1]]
         mark = await frontier.reevaluation_mark(1)
-        for body in (b"", b"Disallow: /"):  # meanwhile its robots.txt changed
-            robots = RobotsRecord("rules", 200, body, NOW, NOW + 9)
-            task = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)
-            await frontier.settle(batch(visit(task, robots=robots)))
+        await settle_robots(frontier, "rules", b"Disallow: /a")
         await frontier.reevaluated(1, mark)
-        await frontier.reevaluated(2, await frontier.reevaluation_mark(2))
-        assert await frontier.reevaluation_mark(2) == 0
-    async with store.opened() as (frontier, recovered):
-        assert recovered.to_reevaluate == (1, 3)
-        assert await frontier.judge_by("second") == []
+        await frontier.judge_by("others")
+        await frontier.swept(Sweep(1, 12, 12), marked=[2, 3, 10, 11, 12])
+    async with store.opened() as (frontier, _):
+        found: list[int] = []
+        while some := await frontier.marked_hosts(after=found[-1] if found else 0, limit=4):
+            found += some
+        assert sorted(found) == [1, 2, 3, 10, 11, 12]
+        for host_id in (1, 3, 11):
+            await frontier.reevaluated(host_id, await frontier.reevaluation_mark(host_id))
+        assert [await frontier.reevaluation_mark(host_id) > 0 for host_id in (1, 2)] == [False, True]
+        assert sorted(await frontier.marked_hosts(after=0, limit=9)) == [2, 10, 12]
+
+
+async def test_a_marked_host_is_told_when_its_robots_txt_can_be_read(store: Store) -> None:
+    """Even if it is the same as before."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        await settle_robots(frontier, "rules", b"Disallow: /")
+        await frontier.judge_by("others")
+        await frontier.judge_by("more")
+        await settle_robots(frontier, "unreachable", None)
+        await frontier.swept(Sweep(1, 1, 1), marked=[1])
+        assert await settle_robots(frontier, "unreachable", None) == [[]]
+        assert await settle_robots(frontier, "rules", b"Disallow: /", None) == [[1], [1]]
         await frontier.reevaluated(1, await frontier.reevaluation_mark(1))
-        assert sorted(await frontier.judge_by("first")) == [1, 2, 3]
+        assert await settle_robots(frontier, "rules", b"Disallow: /", None) == [[], []]
+
+
+async def test_the_urls_of_many_hosts_are_read_in_slices(store: Store) -> None:
+    """In order of their hosts, with the id of each; hosts without such URLs do not cost a slice."""
+    async with store.opened() as (frontier, _):
+        urls = [f"https://{host}.example/{n}" for n in range(3) for host in "abcd"]
+        await add(frontier, *urls)
+        rows: list[UrlRow] = []
+        while some := await frontier.url_rows(2, 3, UrlState.QUEUED, after=rows[-1] if rows else None, limit=4):
+            rows += some
+        assert [(row.host_id, row.url) for row in rows] == [
+            (host_id, f"https://{name}.example/{n}") for host_id, name in ((2, "b"), (3, "c")) for n in range(3)
+        ]
+        assert await frontier.url_rows(1, 4, UrlState.DENIED, after=None, limit=9) == []
 
 
 async def test_queued_urls_are_denied_with_their_rule(store: Store) -> None:
@@ -1411,7 +1464,7 @@ async def test_queued_urls_are_denied_with_their_rule(store: Store) -> None:
         totals = frontier.totals()
         assert (totals.queued, totals.denied, totals.done) == (1, 1, 1)
         assert [task.id for task in await take(frontier)] == [third.id]
-        (row,) = await frontier.url_rows(1, UrlState.DENIED, after=None, limit=9)
+        (row,) = await frontier.url_rows(1, 1, UrlState.DENIED, after=None, limit=9)
         assert (row.id, row.reason) == (first.id, "robots")
         assert (await host(frontier)).queued == 1
 

@@ -57,6 +57,7 @@ from crawler.frontier.base import (
     Receipt,
     Recovered,
     RobotsVersion,
+    Sweep,
     Totals,
     UndatedPage,
     UrlRow,
@@ -170,6 +171,8 @@ class MemoryFrontier:
         self._suspects: dict[int, str] = {}  # URL id → template
         self._samples: dict[int, bytes] = {}  # URL id → words
         self._to_reevaluate: Counter[int] = Counter()  # host id → how often it was marked
+        self._readable: list[int] = []  # marked hosts whose robots.txt can be read now
+        self._sweep: Sweep | None = None
         self._rules: str | None = None
         self._dated_to: int | None = 0
         self._kept: dict[str, bytes] = {}
@@ -198,7 +201,6 @@ class MemoryFrontier:
             hosts=len(self._hosts),
             backoffs=len(self._backoffs),
             last_visit_at=self._last_visit_at,
-            to_reevaluate=tuple(sorted(self._to_reevaluate)),
             last_round=self._round,
         )
 
@@ -253,8 +255,9 @@ class MemoryFrontier:
         suspects, linked, trial_links = self._put_notes(batch.settlements, last_id, queued)
         self._commit()
         changed, self._robots_changed = self._robots_changed, []
+        readable, self._readable = self._readable, []
         rows = [host.as_row() for host in new_hosts]
-        return Receipt(links_new, queued, rows, changed, suspects, linked, trial_links)
+        return Receipt(links_new, queued, rows, changed, readable, suspects, linked, trial_links)
 
     def _put_notes(
         self, settlements: Sequence[Settlement], last_id: int, queued: Counter[int]
@@ -669,12 +672,14 @@ class MemoryFrontier:
         host = self._hosts_by_id.get(host_id)
         return [] if host is None else list(host.robots_versions)
 
-    async def url_rows(self, host_id: int, state: UrlState, *, after: UrlRow | None, limit: int) -> list[UrlRow]:
+    async def url_rows(
+        self, first: int, last: int, state: UrlState, *, after: UrlRow | None, limit: int
+    ) -> list[UrlRow]:
         found = [
-            UrlRow(url.id, url.found.url, url.found.priority, url.found.depth, url.found.hop_path, url.found.source,
-                   url.last_error)
+            UrlRow(url.id, url.host_id, url.found.url, url.found.priority, url.found.depth, url.found.hop_path,
+                   url.found.source, url.last_error)
             for url in self._urls.values()
-            if url.host_id == host_id and url.state is state
+            if first <= url.host_id <= last and url.state is state
         ]  # fmt: skip
         found.sort(key=_position)
         behind = found if after is None else [row for row in found if _position(row) > _position(after)]
@@ -712,11 +717,24 @@ class MemoryFrontier:
             url.last_error = verdict.reason.value
         return len(refused)
 
-    async def judge_by(self, rules: str) -> list[int]:
+    async def judge_by(self, rules: str) -> bool:
         before, self._rules = self._rules, rules
-        host_ids = [] if before == rules else list(self._hosts_by_id)
-        self._to_reevaluate.update(host_ids)
-        return host_ids
+        if before == rules or not self._hosts_by_id:
+            return False
+        generation = 1 if self._sweep is None else self._sweep.generation + 1
+        self._sweep = Sweep(generation, 0, max(self._hosts_by_id))
+        return True
+
+    async def sweep(self) -> Sweep | None:
+        return self._sweep
+
+    async def swept(self, sweep: Sweep, *, marked: Collection[int] = ()) -> None:
+        self._to_reevaluate.update(marked)
+        if self._sweep is not None and self._sweep.generation == sweep.generation:
+            self._sweep = sweep if sweep.after < sweep.last else None
+
+    async def marked_hosts(self, *, after: int, limit: int) -> list[int]:
+        return [host_id for host_id in sorted(self._to_reevaluate) if host_id > after][:limit]
 
     async def reevaluation_mark(self, host_id: int) -> int:
         return self._to_reevaluate[host_id]
@@ -882,15 +900,17 @@ class MemoryFrontier:
         if is_unchanged and host.robots is not None:
             robots = replace(robots, body=host.robots.body)
         host.robots = robots
-        if is_unchanged or robots.verdict == "unreachable":
+        if robots.verdict == "unreachable":
             return
         digest = robots_digest(robots)
-        if [digest] != [one.digest for one in host.robots_versions[:1]]:
+        if not is_unchanged and [digest] != [one.digest for one in host.robots_versions[:1]]:
             if host.robots_versions:
                 self._robots_changed.append(host.row.id)
                 self._to_reevaluate[host.row.id] += 1
             version = RobotsVersion(robots.fetched_at, robots.status_code, robots.verdict, digest, robots.body)
             host.robots_versions = [version, *host.robots_versions][:ROBOTS_VERSIONS_KEPT]
+        if self._to_reevaluate[host.row.id]:
+            self._readable.append(host.row.id)
 
     def _set_state(self, url: KeptUrl, state: UrlState) -> None:
         if state is not url.state:
@@ -930,8 +950,8 @@ class MemoryFrontier:
         )
 
 
-def _position(row: UrlRow) -> tuple[int, int, int]:
-    return row.priority, row.depth, row.id
+def _position(row: UrlRow) -> tuple[int, int, int, int]:
+    return row.host_id, row.priority, row.depth, row.id
 
 
 def _matches(url: KeptUrl, ending: EndedWith) -> bool:

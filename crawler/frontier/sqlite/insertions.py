@@ -43,6 +43,7 @@ class PendingChange:
     queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen, or queued again
     fresh: set[int] = field(default_factory=set)  # to be added to the Bloom filters
     robots_changed: list[int] = field(default_factory=list)
+    to_reevaluate: list[int] = field(default_factory=list)
     files: dict[str, int] = field(default_factory=dict)  # output files of the visits: name → id
     counters: str | None = None  # the totals of the output directory as stored
     suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → templates of new suspects
@@ -90,7 +91,10 @@ class PendingChange:
             queued = self.hosts[host_id].queued
             ready_at = self.schedule_at if queued else 0.0
             rows.append(HostRow(host_id, host.origin, host.slot, queued=queued, ready_at=ready_at))
-        return Receipt(links_new, self.queued, rows, self.robots_changed, self.suspects, self.linked, self.trial_links)
+        return Receipt(
+            links_new, self.queued, rows, self.robots_changed, self.to_reevaluate, self.suspects, self.linked,
+            self.trial_links,
+        )  # fmt: skip
 
 
 HOSTS_CACHED: Final = 65_536  # origins whose id is in memory; some 20 MiB when full

@@ -1,6 +1,6 @@
 """Maintenance of a whole store: dates for revisits, hosts to re-evaluate, and the upgrade of keys to current rules."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import orjson
@@ -8,7 +8,7 @@ import orjson
 from crawler.core.enums import TaskKind
 from crawler.core.models import Origin
 from crawler.core.url import KEY_RULES, kind_key_of, legacy_key_of
-from crawler.frontier.base import UndatedPage
+from crawler.frontier.base import Sweep, UndatedPage
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.database import Database, json_list
 
@@ -16,6 +16,7 @@ _ALL: Final = "all"
 RULES: Final = "key_rules"  # in `meta`
 SLICE: Final = 20_000  # rows of one transaction
 _DONE: Final = "rekeyed_to"
+_SWEEP: Final = "sweep"  # in `meta`: generation, after, last
 
 
 def dated_to(database: Database) -> int | None:
@@ -39,14 +40,44 @@ def put_dates(database: Database, dates: Sequence[tuple[int, float]], mark: int 
         database.run(sql.PUT_META, ("dated", _ALL if mark is None else str(mark)))
 
 
-def judge_by(database: Database, rules: str) -> list[int]:
+def judge_by(database: Database, rules: str) -> bool:
     """See Frontier.judge_by."""
     if database.get(sql.META, ("rules",)) == rules:
-        return []
+        return False
+    before, last = sweep(database), int(database.get(sql.LAST_HOST))
     with database.transaction():
         database.run(sql.PUT_META, ("rules", rules))
-        database.run(sql.ALL_TO_REEVALUATE)
-    host_ids: list[int] = orjson.loads(database.get(sql.HOST_IDS))
+        if last:
+            _put_sweep(database, Sweep(1 if before is None else before.generation + 1, 0, last))
+    return last > 0
+
+
+def sweep(database: Database) -> Sweep | None:
+    """See Frontier.sweep."""
+    stored = database.get(sql.META, (_SWEEP,))
+    return None if stored is None else Sweep(*orjson.loads(stored))
+
+
+def swept(database: Database, done: Sweep, marked: Collection[int]) -> None:
+    """See Frontier.swept."""
+    known = sweep(database)
+    with database.transaction():
+        for host_id in marked:
+            database.run(sql.PUT_TO_REEVALUATE, (host_id,))
+        if known is not None and known.generation == done.generation:
+            _put_sweep(database, done)
+
+
+def _put_sweep(database: Database, done: Sweep) -> None:
+    if done.after < done.last:
+        database.run(sql.PUT_META, (_SWEEP, orjson.dumps([done.generation, done.after, done.last]).decode()))
+    else:
+        database.run(sql.END_META, (_SWEEP,))
+
+
+def marked_hosts(database: Database, after: int, limit: int) -> list[int]:
+    """See Frontier.marked_hosts. They are in the order of the text of their ids."""
+    host_ids: list[int] = orjson.loads(database.get(sql.MARKED_HOSTS, (after, limit)))
     return host_ids
 
 

@@ -270,5 +270,5 @@ def totals_from(counts: dict[str, int], marks: int = 0) -> Totals:
 
 def url_row_of(prefix: str, columns: list[Any]) -> UrlRow:
     """From one row of sql.URL_ROWS; `prefix` is the origin as text."""
-    id_, target, priority, depth, hop_path, source, reason = columns
-    return UrlRow(id_, f"{prefix}{target}", priority, depth, hop_path, Source(source), reason)
+    host_id, id_, target, priority, depth, hop_path, source, reason = columns
+    return UrlRow(id_, host_id, f"{prefix}{target}", priority, depth, hop_path, Source(source), reason)

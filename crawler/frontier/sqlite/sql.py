@@ -208,13 +208,11 @@ DENY: Final = ManyRows(
 PUT_TO_REEVALUATE: Final = """
 INSERT INTO meta VALUES ('unswept:' || ?, '1')
 ON CONFLICT (name) DO UPDATE SET value = max(1, CAST(value AS INTEGER)) + 1"""
-ALL_TO_REEVALUATE: Final = """
-INSERT INTO meta SELECT 'unswept:' || id, '1' FROM host WHERE true
-ON CONFLICT (name) DO UPDATE SET value = max(1, CAST(value AS INTEGER)) + 1"""
 REEVALUATION_MARK: Final = "SELECT max(1, CAST(value AS INTEGER)) FROM meta WHERE name = 'unswept:' || ?"
 REEVALUATED: Final = "DELETE FROM meta WHERE name = 'unswept:' || ? AND max(1, CAST(value AS INTEGER)) = ?"
-HOST_IDS: Final = "SELECT json_group_array(id) FROM host"
-TO_REEVALUATE: Final = "SELECT CAST(substr(name, 9) AS INTEGER) FROM meta WHERE name > 'unswept:' AND name < 'unswept;'"
+MARKED_HOSTS: Final = """
+SELECT json_group_array(CAST(substr(name, 9) AS INTEGER)) FROM (
+  SELECT name FROM meta WHERE name > 'unswept:' || ? AND name < 'unswept;' ORDER BY name LIMIT ?)"""
 PUT_SLOW_RESPONSE: Final = "INSERT OR REPLACE INTO pace VALUES (?, ?, ?)"
 END_SLOW_RESPONSE: Final = "DELETE FROM pace WHERE key = ?"
 PUT_SAMPLES: Final = ManyRows(3, "INSERT OR REPLACE INTO sampled_page (url, host, words)")
@@ -569,16 +567,17 @@ ERASE_HOST: Final = (
 )
 # The indexes url_queued and url_denied have exactly these rows in this order.
 URL_ROWS: Final = """
-SELECT json_group_array(json_array(id, target, priority, depth, hop_path, source, last_error))
+SELECT json_group_array(json_array(host, id, target, priority, depth, hop_path, source, last_error))
 FROM (
-  SELECT u.id, u.target, u.priority, u.depth, u.hop_path, u.source, v.last_error
+  SELECT u.host, u.id, u.target, u.priority, u.depth, u.hop_path, u.source, v.last_error
   FROM url AS u LEFT JOIN visit AS v ON v.url = u.id
-  WHERE u.host = ?1 AND u.state = '{state}' AND (u.priority, u.depth, u.id) > (?2, ?3, ?4)
-  ORDER BY u.priority, u.depth, u.id
-  LIMIT ?5)"""
+  WHERE u.state = '{state}' AND u.host <= ?1 AND (u.host, u.priority, u.depth, u.id) > (?2, ?3, ?4, ?5)
+  ORDER BY u.host, u.priority, u.depth, u.id
+  LIMIT ?6)"""
 URL_ROWS_QUEUED: Final = URL_ROWS.format(state="queued")
 URL_ROWS_DENIED: Final = URL_ROWS.format(state="denied")
-ORIGIN: Final = "SELECT json_array(scheme, host, port) FROM host WHERE id = ?"
+ORIGINS: Final = """
+SELECT json_group_array(json_array(id, scheme, host, port)) FROM host WHERE id IN (SELECT value FROM json_each(?))"""
 NO_ERROR: Final = """
 UPDATE visit SET last_error = NULL, last_rule = NULL WHERE url IN (SELECT value FROM json_each(?))"""
 

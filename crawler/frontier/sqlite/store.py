@@ -46,6 +46,7 @@ from crawler.frontier.base import (
     Receipt,
     Recovered,
     RobotsVersion,
+    Sweep,
     Totals,
     UndatedPage,
     UrlRow,
@@ -123,7 +124,6 @@ class SqliteFrontier:
             hosts=writer.totals.hosts,
             backoffs=database.get(sql.COUNT_BACKOFFS),
             last_visit_at=writer.last_visit_at,
-            to_reevaluate=tuple(host_id for (host_id,) in database.rows(sql.TO_REEVALUATE)),
             last_round=writer.last_round(),
             is_restored=database.get(sql.META, (sql.COPIED_AT,)) is not None,
         )
@@ -239,18 +239,19 @@ class SqliteFrontier:
             lambda writer: [RobotsVersion(*row) for row in writer.database.rows(sql.ROBOTS_VERSIONS, (host_id,))]
         )
 
-    async def url_rows(self, host_id: int, state: UrlState, *, after: UrlRow | None, limit: int) -> list[UrlRow]:
+    async def url_rows(
+        self, first: int, last: int, state: UrlState, *, after: UrlRow | None, limit: int
+    ) -> list[UrlRow]:
         statement = sql.URL_ROWS_QUEUED if state is UrlState.QUEUED else sql.URL_ROWS_DENIED
-        position = (-(2**62), 0, 0) if after is None else (after.priority, after.depth, after.id)
+        position = (first, -(2**62), 0, 0)
+        if after is not None:
+            position = (after.host_id, after.priority, after.depth, after.id)
 
         def read(writer: Writer) -> list[UrlRow]:
-            database = writer.database
-            origin = database.get(sql.ORIGIN, (host_id,))
-            if origin is None:
-                return []
-            prefix = str(Origin(*orjson.loads(origin)))
-            rows = orjson.loads(database.get(statement, (host_id, *position, limit)))
-            return [url_row_of(prefix, columns) for columns in rows]
+            rows = orjson.loads(writer.database.get(statement, (last, *position, limit)))
+            origins = orjson.loads(writer.database.get(sql.ORIGINS, (json_list(list({row[0] for row in rows})),)))
+            prefixes = {host_id: str(Origin(*origin)) for host_id, *origin in origins}
+            return [url_row_of(prefixes[row[0]], row) for row in rows]
 
         return await self._run(read)
 
@@ -273,8 +274,17 @@ class SqliteFrontier:
     async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
         return await self._run(lambda writer: writer.deny(host_id, denied, now))
 
-    async def judge_by(self, rules: str) -> list[int]:
+    async def judge_by(self, rules: str) -> bool:
         return await self._run(lambda writer: maintenance.judge_by(writer.database, rules))
+
+    async def sweep(self) -> Sweep | None:
+        return await self._run(lambda writer: maintenance.sweep(writer.database))
+
+    async def swept(self, sweep: Sweep, *, marked: Collection[int] = ()) -> None:
+        await self._run(lambda writer: maintenance.swept(writer.database, sweep, marked))
+
+    async def marked_hosts(self, *, after: int, limit: int) -> list[int]:
+        return await self._run(lambda writer: maintenance.marked_hosts(writer.database, after, limit))
 
     async def reevaluation_mark(self, host_id: int) -> int:
         return await self._run(lambda writer: maintenance.reevaluation_mark(writer.database, host_id))

@@ -507,19 +507,26 @@ class Writer:
             self._db.run(sql.COMPUTE_CRAWL_DELAY, (host_id,))
         elif robots.crawl_delay_s is not None:
             self._db.run(sql.RAISE_CRAWL_DELAY, (host_id, robots.crawl_delay_s))
-        if robots.verdict == "unreachable" or (robots.verdict == "rules" and robots.body is None):
+        if robots.verdict == "unreachable":
             return
+        if robots.verdict != "rules" or robots.body is not None:
+            self._put_robots_version(host_id, robots, change)
+        if self._db.get(sql.REEVALUATION_MARK, (host_id,)) is not None:
+            change.to_reevaluate.append(host_id)
+
+    def _put_robots_version(self, host_id: int, robots: RobotsRecord, change: PendingChange) -> None:
         digest = robots_digest(robots)
         before = self._db.get(sql.LAST_ROBOTS_DIGEST, (host_id,))
-        if digest != before:
-            if before is not None:
-                change.robots_changed.append(host_id)
-                self._db.run(sql.PUT_TO_REEVALUATE, (host_id,))
-            self._db.run(
-                sql.ADD_ROBOTS_VERSION,
-                (host_id, robots.fetched_at, robots.status_code, robots.verdict, digest, robots.body),
-            )
-            self._db.run(sql.CUT_ROBOTS_VERSIONS, (host_id, ROBOTS_VERSIONS_KEPT))
+        if digest == before:
+            return
+        if before is not None:
+            change.robots_changed.append(host_id)
+            self._db.run(sql.PUT_TO_REEVALUATE, (host_id,))
+        self._db.run(
+            sql.ADD_ROBOTS_VERSION,
+            (host_id, robots.fetched_at, robots.status_code, robots.verdict, digest, robots.body),
+        )
+        self._db.run(sql.CUT_ROBOTS_VERSIONS, (host_id, ROBOTS_VERSIONS_KEPT))
 
     def _put_backoffs(self, backoffs: Sequence[Backoff]) -> None:
         for backoff in backoffs:

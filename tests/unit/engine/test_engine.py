@@ -113,7 +113,7 @@ class FullStore(MemoryFrontier):
 
     is_full = False
 
-    async def judge_by(self, fingerprint: str) -> list[int]:
+    async def judge_by(self, fingerprint: str) -> bool:
         if self.is_full:
             raise FrontierFull("no space left")
         return await super().judge_by(fingerprint)

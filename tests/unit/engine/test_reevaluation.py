@@ -4,15 +4,22 @@ crash loses nothing of it.
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-from crawler.core.enums import DenyReason, TaskKind, UrlState
+import pytest
+
+from crawler.core.enums import DenyReason, Source, TaskKind, UrlState
 from crawler.core.models import Denied, RobotsRecord, Task
 from crawler.core.options import ScopeOptions, ScopeRule
 from crawler.core.scope import Scope
+from crawler.engine.options import EngineOptions
 from crawler.engine.reevaluation import SLICE
+from crawler.frontier.base import UrlRow
 from tests.support.engine import Harness, seed
 from tests.support.frontiers import batch, visit
 from tests.support.memory_frontier import MemoryFrontier
+from tests.support.quick_frontier import QuickFrontier
 from tests.support.virtual_time import EPOCH, elapse, run, virtual_loop
 
 HOST = "a.test"
@@ -42,15 +49,17 @@ async def says_robots(engine: Harness, verdict: str, body: bytes | None = None) 
     """The host's robots.txt, as if it had just been read."""
     record = RobotsRecord(verdict, 200, body, EPOCH, EPOCH + 86_400)
     task = Task(0, f"https://{HOST}/robots.txt", TaskKind.ROBOTS)
-    await engine.frontier.settle(batch(visit(task, robots=record)))
+    receipt = await engine.frontier.settle(batch(visit(task, robots=record)))
     engine.host_table.learn_robots(engine.host_table.hosts[1], record)
+    engine.reevaluation.robots_stored(receipt)
 
 
 async def reevaluated(engine: Harness, to: Scope, name: str) -> dict[str, object]:
     """Apply another scope, and return the event at the end of the re-evaluation."""
     before = len(engine.events_named("reevaluation_over"))
     engine.url_policy.scope = to
-    engine.reevaluation.rules_changed(await engine.frontier.judge_by(name))
+    assert await engine.frontier.judge_by(name)
+    engine.reevaluation.rules_changed()
     await until_idle(engine, before)
     return engine.events_named("reevaluation_over")[-1]
 
@@ -63,7 +72,7 @@ async def until_idle(engine: Harness, before: int) -> None:
 
 
 async def queued_urls(engine: Harness) -> set[str]:
-    rows = await engine.frontier.url_rows(1, UrlState.QUEUED, after=None, limit=100_000)
+    rows = await engine.frontier.url_rows(1, 1, UrlState.QUEUED, after=None, limit=100_000)
     return {row.url for row in rows}
 
 
@@ -99,7 +108,7 @@ def test_a_url_in_a_lease_is_left_out() -> None:
         await denied(engine, 4)
         await reevaluated(engine, scope(), "a")
         host = engine.scheduler.host_table.hosts[1]
-        (row, *_) = await engine.frontier.url_rows(1, UrlState.QUEUED, after=None, limit=1)
+        (row, *_) = await engine.frontier.url_rows(1, 1, UrlState.QUEUED, after=None, limit=1)
         host.leased.add(row.id)
         assert (await reevaluated(engine, scope("/**"), "b"))["denied"] == 3
         assert await queued_urls(engine) == {row.url}
@@ -165,7 +174,7 @@ def test_after_a_crash_the_reevaluation_starts_again() -> None:
 
         frontier.queue_again = once  # type: ignore[method-assign]
         engine.url_policy.scope = scope()
-        engine.reevaluation.rules_changed(await frontier.judge_by(engine.engine.options.fingerprint))
+        assert await frontier.judge_by(engine.engine.options.fingerprint)
         task = asyncio.ensure_future(engine.reevaluation.run())
         while not (frontier.totals()).queued:
             await asyncio.sleep(0)
@@ -175,13 +184,74 @@ def test_after_a_crash_the_reevaluation_starts_again() -> None:
         frontier.queue_again = real  # type: ignore[method-assign]
         again = Harness(scope=LISTED, frontier=frontier)
         await again.open()
-        assert await frontier.judge_by(again.engine.options.fingerprint) == []
+        assert not await frontier.judge_by(again.engine.options.fingerprint)
         task = asyncio.ensure_future(again.reevaluation.run())
         await elapse(1)
         task.cancel()
         assert (frontier.totals()).denied == 0
         assert again.scheduler.host_table.hosts[1].queued == count
         assert await frontier.reevaluation_mark(1) == 0
+
+    run(main())
+
+
+class Mortal(QuickFrontier):
+    """Hangs before the last of `steps_left` steps of a sweep, as if the process were killed there."""
+
+    steps_left: float = float("inf")
+
+    async def _step(self) -> None:
+        self.steps_left -= 1
+        if self.steps_left <= 0:
+            await asyncio.Event().wait()
+
+    async def url_rows(self, *args: Any, **kwargs: Any) -> list[UrlRow]:
+        await self._step()
+        return await super().url_rows(*args, **kwargs)
+
+    async def deny(self, *args: Any, **kwargs: Any) -> int:
+        await self._step()
+        return await super().deny(*args, **kwargs)
+
+    async def swept(self, *args: Any, **kwargs: Any) -> None:
+        await self._step()
+        await super().swept(*args, **kwargs)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 4, 12, 13, 50, 100, 170, 171])
+def test_a_sweep_over_many_hosts_reads_those_that_change_and_survives_kills(steps: int) -> None:
+    """What was done before the kill is not done again, but for a slice."""
+
+    async def main() -> None:
+        frontier, count = Mortal(), 2 * SLICE + 40
+        names = [f"h{n}.{'odd' if n % 20 == 0 else 'even'}.test" for n in range(count)]
+        links = [replace(seed(f"https://{name}/{n}"), source=Source.LINK, depth=1) for name in names for n in (1, 2)]
+        few = EngineOptions(workers=8, linger_s=600.0, min_free=0, active_hosts=10)
+        engine = Harness(scope=ScopeOptions(hosts=("*.test",)), frontier=frontier, engine=few)
+        await engine.open()
+        await frontier.add(links, now=0.0)
+        await frontier.close(clean=True)
+        fewer = ScopeOptions(hosts=("*.test",), exclude=(ScopeRule("https://*.odd.test/**"),))
+        hosts = 0
+        for dies_after in (steps, float("inf")) if steps else (float("inf"),):
+            frontier.steps_left = dies_after
+            engine = Harness(scope=fewer, frontier=frontier, engine=few)
+            await engine.open()
+            task = asyncio.ensure_future(engine.reevaluation.run())
+            while frontier.steps_left > 0 and not engine.reevaluation.is_idle:
+                await elapse(0.01)
+            task.cancel()
+            await asyncio.wait({task})
+            await frontier.close(clean=False)
+            hosts += engine.reevaluation._totals.hosts
+            assert len(engine.host_table.hosts) < 2 * count / 20
+        refused = {row.url for row in await frontier.url_rows(1, count, UrlState.DENIED, after=None, limit=9_999)}
+        assert refused == {link.url for link in links if ".odd." in link.url}
+        assert await frontier.sweep() is None
+        assert hosts == count
+        (over,) = engine.events_named("reevaluation_over")
+        if not steps:
+            assert over == {"hosts": count, "denied": len(refused), "queued": 0}
 
     run(main())
 

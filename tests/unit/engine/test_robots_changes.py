@@ -118,7 +118,8 @@ def test_a_reevaluation_that_a_crash_interrupted_is_done_after_the_restart() -> 
         again.crawl.drain()
         await crawling
         assert fetched(again, "a") == denied
-        assert (await again.frontier.open()).to_reevaluate == ()
+        await again.frontier.open()
+        assert await again.frontier.marked_hosts(after=0, limit=9) == []
 
     run(main())
 
@@ -135,7 +136,7 @@ def test_a_host_that_cannot_be_judged_remains_to_be_reevaluated() -> None:
         await elapse(HOUR)
         assert host.is_held
         await engine.frontier.judge_by("others")
-        engine.reevaluation.add_hosts([host.id])
+        engine.reevaluation.rules_changed()
         await elapse(60)
         assert engine.reevaluation.is_idle
         assert engine.events_named("reevaluated") == []
