@@ -49,7 +49,7 @@ directory = {output}
 """
 # Keys that are commented out at their defaults, each with one line about it.
 _KEYS: Final = {
-    "scope.hosts": 'What belongs to the crawl: "seed-hosts", "seed-domains", or a list of hosts.',
+    "scope.hosts": 'What belongs to the crawl: "seed-hosts", "seed-domains", "seed-prefix", or a list of hosts.',
     "scope.exclude": 'URLs to leave out, as in ["/search/**", "**.zip"].',
     "scope.max_depth": "Links from a seed.",
     "scope.max_urls": "URLs, over the life of the directory.",

@@ -26,7 +26,6 @@ from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl, ref
 from crawler.cli.output import print_message, say, write_lines
 from crawler.core.enums import Exit, UrlState
 from crawler.core.formatting import count, printable, share, size
-from crawler.core.options import Overrides
 from crawler.core.scope import Scope
 from crawler.engine import operations
 from crawler.frontier.base import Frontier, Recovered
@@ -271,10 +270,7 @@ def _in_slices(urls: Iterator[tuple[str, str]], size: int) -> Iterator[list[tupl
 def _scope(crawl: FoundCrawl, recovered: Recovered) -> Scope:
     if crawl.rules is None:
         raise click.UsageError("the scope is not known: name the configuration (-c FILE)")
-    scope = Scope(crawl.rules.scope, crawl.rules.seed_hosts, crawl.rules.traps, Overrides(crawl.rules.overrides))
-    for host in recovered.scope_hosts:
-        scope = scope.with_host(host)
-    return scope
+    return Scope.by(crawl.rules, recovered.scope_hosts)
 
 
 def with_store(crawl: FoundCrawl, work: Callable[[Frontier, Recovered], Awaitable[T]]) -> T:

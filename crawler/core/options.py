@@ -17,7 +17,9 @@ class ScopeRule:
 
 @dataclass(frozen=True, slots=True)
 class ScopeOptions:
-    """What may be fetched. `hosts` is ("seed-hosts",), ("seed-domains",), or names, "*.name" for every subdomain."""
+    """What may be fetched. `hosts` is ("seed-hosts",), ("seed-domains",), ("seed-prefix",), or names, "*.name" for
+    every subdomain.
+    """
 
     hosts: tuple[str, ...] = ("seed-hosts",)
     include: tuple[ScopeRule, ...] = ()
@@ -181,6 +183,7 @@ class Rules:
     politeness: PolitenessOptions = field(default_factory=PolitenessOptions)
     traps: TrapOptions = field(default_factory=TrapOptions)
     seed_hosts: tuple[str, ...] = ()
+    seed_directories: tuple[str, ...] = ()  # if the scope follows from them
     robots_token: str = ""  # product token for robots.txt
     allow_private: tuple[str, ...] = ()  # network.allow_private
     resolve: tuple[tuple[str, tuple[str, ...]], ...] = ()  # network.resolve

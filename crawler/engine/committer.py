@@ -128,9 +128,9 @@ class Committer:
         if self._pending and (now or self._scheduler.lacks_urls):
             self._commit_now.set()
 
-    def add_scope_host(self, host: str) -> None:
-        """Store a host with the next commit that the redirect of a seed brought into scope."""
-        self._new_scope_hosts.append(host)
+    def add_scope_host(self, directory: str) -> None:
+        """Store a directory with the next commit that the redirect of a seed brought into scope."""
+        self._new_scope_hosts.append(directory)
 
     def processing_began(self) -> None:
         """Note that a response of an ended lease is being processed, and that its visit follows."""

@@ -146,9 +146,7 @@ class Engine:
         )
         self.host_table, self.revisits = self.scheduler.host_table, self.scheduler.revisits
         self.client = client(address_limiter=self.scheduler.address_limiter, permits=self._permits, bandwidth=bandwidth)
-        self.url_policy = UrlPolicy(
-            Scope(options.scope, options.seed_hosts, options.traps, options.overrides), rules, options.obeys_robots
-        )
+        self.url_policy = UrlPolicy(options.judging_scope(), rules, options.obeys_robots)
         self.reevaluation = Reevaluation(
             frontier=frontier,
             scheduler=self.scheduler,
@@ -266,8 +264,7 @@ class Engine:
         """
         recovery = await self.committer.open(recovered.sink_files, is_restored=recovered.is_restored)
         self._observer.recovered(recovered, recovery)
-        for host in recovered.scope_hosts:
-            self.url_policy.scope = self.url_policy.scope.with_host(host)
+        self.url_policy.scope = self.url_policy.scope.widened(*recovered.scope_hosts)
         self.blocklist.load(await self.frontier.blocks())
         self.scheduler.load(recovered)
         self.rounds.load(recovered.last_round)
@@ -451,7 +448,7 @@ class Engine:
         old, new = self.url_policy.scope, self._scope_under(options)
         if new is old:
             return {"scope_changes": False}
-        known = set(new.seed_hosts | old.seed_hosts)
+        known = {*options.seed_hosts, *self.options.seed_hosts}
         after = hosts = 0
         end_mono = self.clock.mono() + _PREVIEW_S
         while rows := await self.frontier.host_rows(after=after, limit=_ROWS_AT_ONCE):
@@ -473,16 +470,14 @@ class Engine:
         }
 
     def _scope_under(self, new: EngineConfiguration) -> Scope:
-        """The scope of new options, with the hosts that redirects of seeds added."""
+        """The scope of new options, with what redirects of seeds added."""
         scope, old = self.url_policy.scope, self.options
-        if (old.scope, old.traps, old.seed_hosts, old.overrides) == (
-            new.scope,
-            new.traps,
-            new.seed_hosts,
-            new.overrides,
+        if all(
+            getattr(old, name) == getattr(new, name)
+            for name in ("scope", "traps", "seed_hosts", "seed_directories", "overrides")
         ):
             return scope
-        return Scope(new.scope, new.seed_hosts | (scope.seed_hosts - old.seed_hosts), new.traps, new.overrides)
+        return new.judging_scope(scope.added)
 
     # -- status
 

@@ -1,6 +1,6 @@
 """Options of the engine. Times in seconds, sizes in bytes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -17,10 +17,9 @@ from crawler.core.options import (
     ScopeOptions,
     TrapOptions,
 )
+from crawler.core.scope import SEED_MODES, Scope, directory_of
 from crawler.core.url import parse_seed
 from crawler.fetch.options import ClientOptions
-
-_SEED_MODES = ("seed-hosts", "seed-domains")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +56,8 @@ class ContentOptions:
 class SeedFile:
     """A file with a seed a line. Its seeds are not in memory: `read` reads their texts anew. Raises OSError.
 
-    Two are equal if path and content are. `hosts` are the names of the hosts of its seeds, empty if the scope does not
-    follow from seeds.
+    Two are equal if path and content are. `hosts` are the names of the hosts of its seeds, and `directories` their
+    directories; they are empty if the scope does not follow from them.
     """
 
     path: str
@@ -67,6 +66,7 @@ class SeedFile:
     first: str
     hosts: frozenset[str] = field(compare=False, repr=False)
     read: Callable[[], Iterator[str]] = field(compare=False, repr=False)
+    directories: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,25 @@ class EngineConfiguration:
         hosts = frozenset(parse_seed(text)[1].host for text in self.seeds)
         return hosts.union(*(file.hosts for file in self.seed_files))
 
+    @cached_property
+    def seed_directories(self) -> frozenset[str]:
+        """The directories of the seeds, if the scope follows from them."""
+        if self.scope.hosts != ("seed-prefix",):
+            return frozenset()
+        directories = frozenset(directory_of(parse_seed(text)[0]) for text in self.seeds)
+        return directories.union(*(file.directories for file in self.seed_files))
+
+    def judging_scope(self, added: Iterable[str] = ()) -> Scope:
+        """The scope, with what redirects of seeds added. Raises ScopePatternError."""
+        return Scope(
+            self.scope,
+            self.seed_hosts,
+            self.traps,
+            self.overrides,
+            seed_directories=self.seed_directories,
+            added=added,
+        )
+
     def all_seeds(self) -> Iterator[str]:
         """The texts of all seeds, those of files read anew. Raises OSError."""
         return chain(self.seeds, chain.from_iterable(file.read() for file in self.seed_files))
@@ -113,9 +132,10 @@ class EngineConfiguration:
         was written.
         """
         scope, traps = self.scope, self.traps
+        seeds = sorted(self.seed_directories or self.seed_hosts) if scope.hosts[0] in SEED_MODES else ()
         judging = (
             scope.hosts, sorted(rule.pattern for rule in scope.include), sorted(rule.pattern for rule in scope.exclude),
-            scope.max_depth, scope.requisites, sorted(self.seed_hosts) if scope.hosts[0] in _SEED_MODES else (),
+            scope.max_depth, scope.requisites, seeds,
             traps.detect != "off", traps.max_path_segments, traps.max_repeats, traps.max_parameters,
             self.politeness.robots, self.robots_token,
         )  # fmt: skip

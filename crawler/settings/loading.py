@@ -204,10 +204,9 @@ class _Layers:
 
     def _seeds(self) -> tuple[SeedFile, ...]:
         files: list[SeedFile] = []
-        follows_seeds = self.sections["scope"].hosts[:1] in (("seed-hosts",), ("seed-domains",))
         for number, file in enumerate(self.sections["crawl"].seed_files):
             try:
-                found, problems = check_seed_file(Path(file), with_hosts=follows_seeds)
+                found, problems = check_seed_file(Path(file), self.sections["scope"].hosts[0])
                 files.append(found)
             except OSError as error:
                 problems = [self._unreadable("crawl.seed_files", file, error, number)]

@@ -17,9 +17,10 @@ from typing import Any, Final, cast, get_args, get_type_hints
 import tomli
 from pydantic.fields import FieldInfo
 
+from crawler.core.scope import SEED_MODES
 from crawler.settings import sections
 from crawler.settings.configuration_errors import did_you_mean
-from crawler.settings.validators import NO_LIMIT, SEED_WORDS
+from crawler.settings.validators import NO_LIMIT
 from crawler.settings.value_types import KeyKind, number_text
 
 OVERRIDE: Final = "override"
@@ -116,7 +117,7 @@ def toml_text(key: ConfigurationKey, value: object) -> str:
             return f'"{NO_LIMIT}"'
         case float() | int() if key.kind in (KeyKind.DURATION, KeyKind.SIZE):
             return f'"{number_text(key.kind, value)}"'
-        case (word,) if key.kind is KeyKind.HOSTS and word in SEED_WORDS:
+        case (word,) if key.kind is KeyKind.HOSTS and word in SEED_MODES:
             return plain_toml(word)
         case _:
             return plain_toml(value)

@@ -119,8 +119,8 @@ class ScopeSection(Section):
 
     hosts: t.Hosts = _key(
         _SCOPE.hosts,
-        '"seed-hosts", "seed-domains" (registrable domains of the seeds), or a list of hosts; "*.example.org" for all '
-        "below example.org.",
+        '"seed-hosts", "seed-domains" (registrable domains of the seeds), "seed-prefix" (what is in the directories of '
+        'the seeds or below), or a list of hosts; "*.example.org" for all below example.org.',
     )
     include: t.ListOf[t.Pattern] = _key(
         (),

@@ -124,14 +124,14 @@ class Settings(sections.Sections):
 
     def rules(self, mode: Mode = "run") -> Rules:
         """The rules by which URLs are judged, for commands that explain a crawl. A schedule is a daemon's."""
-        network = self.network_options()
+        network, scope = self.network_options(), self.scope_options()
+        seeds = EngineConfiguration(seeds=self.crawl.seeds, seed_files=self.file_seeds, scope=scope)
         return Rules(
-            scope=self.scope_options(),
+            scope=scope,
             politeness=self.politeness_options(),
             traps=self.trap_options(),
-            seed_hosts=tuple(
-                sorted(EngineConfiguration(seeds=self.crawl.seeds, seed_files=self.file_seeds).seed_hosts)
-            ),
+            seed_hosts=tuple(sorted(seeds.seed_hosts)),
+            seed_directories=tuple(sorted(seeds.seed_directories)),
             robots_token=self.robots_token,
             allow_private=network.allow_private,
             resolve=network.resolve,

@@ -20,6 +20,7 @@ from xxhash import xxh3_128
 
 from crawler.core import url
 from crawler.core.formatting import count, shortened
+from crawler.core.scope import SEED_MODES, directory_of
 from crawler.engine.options import SeedFile
 from crawler.obs.fetch_line import redact_text
 from crawler.settings.configuration_errors import (
@@ -42,7 +43,6 @@ from crawler.settings.schema import (
 )
 from crawler.settings.toml_positions import Path as KeyPath
 from crawler.settings.toml_positions import Positions
-from crawler.settings.validators import SEED_WORDS
 from crawler.settings.value_types import KeyKind
 
 ENVIRONMENT_PREFIX: Final = "CRAWLER_"
@@ -264,7 +264,7 @@ def _from_text(section: str, name: str, text: str, source: ValueSource) -> Given
             value = value if isinstance(value, str) else text
         case KeyKind.LIST if not isinstance(value, list):
             value = [value if isinstance(value, str) else text]
-        case KeyKind.HOSTS if not isinstance(value, list) and value not in SEED_WORDS:
+        case KeyKind.HOSTS if not isinstance(value, list) and value not in SEED_MODES:
             value = [value if isinstance(value, str) else text]
     return Given(key, value, source)
 
@@ -277,8 +277,9 @@ def _toml_value(text: str) -> object:
     return parsed["value"] if len(parsed) == 1 else text
 
 
-def check_seed_file(path: Path, *, with_hosts: bool) -> tuple[SeedFile, list[Problem]]:
-    """Read a file with one URL per line and find its problems, `with_hosts` the names of its hosts too. Raises OSError.
+def check_seed_file(path: Path, hosts_in_scope: str) -> tuple[SeedFile, list[Problem]]:
+    """Read a file with one URL per line and find its problems, and what of its seeds the scope follows from:
+    `hosts_in_scope` is the first word of scope.hosts. Raises OSError.
 
     A comment begins with "#" at the beginning of a line or after a blank. Empty lines are left out. What is no regular
     file (a pipe) is kept in memory, since it cannot be read again.
@@ -295,12 +296,13 @@ def check_seed_file(path: Path, *, with_hosts: bool) -> tuple[SeedFile, list[Pro
         return SeedFile(str(path), "", 0, "", frozenset(), read), [problem]
     problems: list[Problem] = []
     hosts: set[str] = set()
+    directories: set[str] = set()
     digest = xxh3_128()
     seeds = wrong = first_more = 0
     first = ""
     for number, line, text in _seed_lines(path, content):
         try:
-            _, origin = url.parse_seed(text)
+            href, origin = url.parse_seed(text)
         except url.UrlError as error:
             wrong += 1
             if wrong <= SEED_PROBLEMS:
@@ -313,13 +315,16 @@ def check_seed_file(path: Path, *, with_hosts: bool) -> tuple[SeedFile, list[Pro
             digest.update(b"\n")
             seeds += 1
             first = first or text
-            if with_hosts:
+            if hosts_in_scope in SEED_MODES:
                 hosts.add(origin.host)
+            if hosts_in_scope == "seed-prefix":
+                directories.add(directory_of(href))
     if first_more:
         more = wrong - SEED_PROBLEMS
         words = f"{count(more, 'more line')} {'is no seed' if more == 1 else 'are no seeds'}"
         problems.append(Problem(str(path), first_more, 1, words))
-    return SeedFile(str(path), digest.hexdigest(), seeds, first, frozenset(hosts), read), problems
+    found = frozenset(hosts), read, frozenset(directories)
+    return SeedFile(str(path), digest.hexdigest(), seeds, first, *found), problems
 
 
 def _seed_lines(path: Path, content: bytes | None) -> Iterator[tuple[int, str, str]]:

@@ -18,11 +18,11 @@ from crawler.core import url
 from crawler.core.calendar_expression import CalendarError, parse_calendar
 from crawler.core.clock import HoursError, spans
 from crawler.core.enums import DenyReason
-from crawler.core.scope import ScopePatternError, compile_pattern
+from crawler.core.scope import SEED_MODES, ScopePatternError, compile_pattern
 from crawler.fetch.credentials import BadCredential, basic
 from crawler.settings.configuration_errors import RefusedValue, did_you_mean, shown
 
-SEED_WORDS: Final = ("seed-hosts", "seed-domains")
+_HOSTS_IN_SCOPE: Final = ", ".join(f'"{word}"' for word in SEED_MODES) + " or a list of hosts"
 NO_LIMIT: Final = "none"  # how a key that may be without a limit says so; TOML has no null
 TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
 
@@ -89,18 +89,20 @@ def path_of(text: str, info: ValidationInfo) -> str:
 
 def hosts_or_word(value: object) -> object:
     if isinstance(value, str):
-        if value in SEED_WORDS:
+        if value in SEED_MODES:
             return (value,)
-        hint = did_you_mean(value, SEED_WORDS) or f"write [{shown(value)}]"
-        raise RefusedValue(f'must be "seed-hosts", "seed-domains" or a list of hosts, not {shown(value)}', hint)
+        hint = did_you_mean(value, SEED_MODES) or f"write [{shown(value)}]"
+        raise RefusedValue(
+            f'must be "seed-hosts", "seed-domains", "seed-prefix" or a list of hosts, not {shown(value)}', hint
+        )
     return value
 
 
 def not_both(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value:
         raise RefusedValue("must not be empty: nothing would be in scope")
-    if len(value) > 1 and any(word in SEED_WORDS for word in value):
-        raise RefusedValue('must be "seed-hosts", "seed-domains" or a list of hosts, not both')
+    if len(value) > 1 and any(word in SEED_MODES for word in value):
+        raise RefusedValue(f"must be {_HOSTS_IN_SCOPE}, not both")
     return value
 
 

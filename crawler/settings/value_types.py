@@ -14,6 +14,7 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import ErrorDetails
 
+from crawler.core.scope import SEED_MODES
 from crawler.settings import validators
 from crawler.settings.configuration_errors import FLAG_WORDS, RefusedValue, did_you_mean, shown
 from crawler.settings.validators import TOKEN, matching
@@ -234,9 +235,7 @@ Hosts = Annotated[
     tuple[HostPattern, ...],
     BeforeValidator(validators.hosts_or_word),
     AfterValidator(validators.not_both),
-    WithJsonSchema(
-        {"anyOf": [{"enum": validators.SEED_WORDS}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]}
-    ),
+    WithJsonSchema({"anyOf": [{"enum": SEED_MODES}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]}),
     KeyKind.HOSTS,
 ]
 Resolve = Annotated[dict[HostPattern, tuple[Address, ...]], KeyKind.TABLE]

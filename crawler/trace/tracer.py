@@ -28,7 +28,6 @@ from crawler.core.models import (
     Task,
 )
 from crawler.core.outcomes import RetryDecision, is_connection_error, response_of, retry_decision
-from crawler.core.scope import Scope
 from crawler.core.url import key_of, parse_seed
 from crawler.engine.engine import SystemClock
 from crawler.engine.pages import robots
@@ -119,8 +118,8 @@ class _Tracer:
             overrides=options.overrides,
         )
         self._hosts.admit([HostRow(_HOST_ID, origin, slot=0, queued=1)])
-        scope, recent_keys = Scope(options.scope, options.seed_hosts, options.traps, options.overrides), RecentKeys()
-        self._policy = UrlPolicy(scope, RobotsCache(options.robots_token), options.obeys_robots)
+        recent_keys = RecentKeys()
+        self._policy = UrlPolicy(options.judging_scope(), RobotsCache(options.robots_token), options.obeys_robots)
         self._processor = ResponseProcessor(options, recent_keys=recent_keys)
         self._url_lists = UrlListPolicy(
             mode=options.sitemaps, frontier=None, recent_keys=recent_keys, trusts_dates_of=lambda host_id: False
@@ -128,7 +127,7 @@ class _Tracer:
         task = Task(0, url, depth=1, hop_path="L", source=Source.LINK)
         if any(key_of(parse_seed(text)[0]) == key_of(url) for text in options.all_seeds()):
             task = Task(0, url)
-        denied = scope.judge(url, origin, depth=task.depth, hop_path=task.hop_path, source=task.source)
+        denied = self._policy.scope.judge(url, origin, depth=task.depth, hop_path=task.hop_path, source=task.source)
         block = self._hosts.blocklist.covers(origin.host)
         self._trace = Trace(url, self._clock.now(), task, options.client.tls.verify, denied, block)
 
@@ -233,7 +232,8 @@ class _Tracer:
         outcome = trace.response.outcome
         trace.result = response_of(outcome) or result  # a decompression bomb has its error type only now
         if isinstance(outcome, Redirected):
-            trace.added_host = self._policy.widen(task, outcome)
+            widened = self._policy.widen(task, outcome)
+            trace.added_host = None if widened is None else widened.host
         self._processor.judge_links(task, trace.response, links, self._policy.scope)
         await self._url_lists.judge(task, _HOST_ID, trace.response, self._policy.scope)
         trace.link_sources = {link.url: link.source for link in links}

@@ -5,12 +5,12 @@ The parsed rules of robots.txt files are cached within a budget of bytes.
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from crawler.content.robots_txt import RobotsTxt, RuleSet
 from crawler.core.enums import DenyReason, Source
 from crawler.core.models import Denied, Origin, Redirected, Task
-from crawler.core.scope import Scope
+from crawler.core.scope import Scope, directory_of
 from crawler.core.url import UrlError, check_href
 from crawler.engine.scheduling.host import Host
 
@@ -72,6 +72,13 @@ class RobotsCache:
                 return
 
 
+class Widened(NamedTuple):
+    """What the redirect of a seed brought into scope."""
+
+    host: str
+    directory: str  # as in "https://www.a.org/docs/"
+
+
 @dataclass(slots=True)
 class UrlPolicy:
     """Scope and robots.txt. `obey`: politeness.robots is obey; an override of a host counts more."""
@@ -104,19 +111,20 @@ class UrlPolicy:
         line = f" line {verdict.line}" if verdict.line is not None else ""
         return Denied(DenyReason.ROBOTS, f'{host.origin}/robots.txt{line} "{verdict.rule}"')
 
-    def widen(self, task: Task, outcome: Redirected) -> str | None:
-        """Add the target host of a seed's redirect to the scope: the operator who gave the seed means that host too.
+    def widen(self, task: Task, outcome: Redirected) -> Widened | None:
+        """Add the target of a seed's redirect to the scope: the operator who gave the seed means that place too.
 
-        Return the host; None if the redirect is not of a seed, or its target is in scope already.
+        None if the redirect is not of a seed, or its target is in scope already.
         """
         is_seed = task.source is Source.SEED or (task.source is Source.REDIRECT and not task.hop_path.strip("R"))
         if not is_seed or not self.scope.follows_seeds:
             return None
         try:
-            host = check_href(outcome.target)[1].host
+            url, origin = check_href(outcome.target)
         except UrlError:
             return None
-        if self.scope.has_host(host) or self.scope.overrides.disabled_by(host) is not None:
+        if self.scope.covers(url, origin.host) or self.scope.overrides.disabled_by(origin.host) is not None:
             return None
-        self.scope = self.scope.with_host(host)
-        return host
+        widened = Widened(origin.host, directory_of(url))
+        self.scope = self.scope.widened(widened.directory)
+        return widened

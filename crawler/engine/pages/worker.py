@@ -69,8 +69,8 @@ class Commits(Protocol):
     def request_commit(self, *, now: bool = False) -> None:
         """Commit at once if workers wait for the URLs that pending visits found, or if `now`."""
 
-    def add_scope_host(self, host: str) -> None:
-        """Store a host with the next commit that the redirect of a seed brought into scope."""
+    def add_scope_host(self, directory: str) -> None:
+        """Store a directory with the next commit that the redirect of a seed brought into scope."""
 
 
 class Worker:
@@ -277,8 +277,8 @@ class Worker:
         if isinstance(outcome, Redirected):
             added = self._url_policy.widen(task, outcome)
             if added is not None:
-                self._committer.add_scope_host(added)
-                self._observer.scope_widened(added, task.url)
+                self._committer.add_scope_host(added.directory)
+                self._observer.scope_widened(added.host, task.url)
         self._processor.judge_links(task, processed, links, self._url_policy.scope, remembers=not is_error_page)
         if processed.url_list is not None:
             await self._url_list_policy.judge(task, host.id, processed, self._url_policy.scope)

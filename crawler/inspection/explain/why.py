@@ -157,9 +157,7 @@ class Explainer:
         if self._rules is None:
             explanation.add("scope", "", "not known: the crawl left no run.json; name its configuration with -c")
             return
-        scope = Scope(self._rules.scope, self._rules.seed_hosts, self._rules.traps, Overrides(self._rules.overrides))
-        for host in self._reader.scope_hosts() if self._reader is not None else ():
-            scope = scope.with_host(host)
+        scope = Scope.by(self._rules, self._reader.scope_hosts() if self._reader is not None else ())
         row = case.row
         # What is not stored is judged as a link on the page of a seed.
         depth, hop_path, source = (
@@ -183,7 +181,8 @@ class Explainer:
             if compile_pattern(rule.pattern).search(case.url):
                 return f'{rule.place}  include "{rule.pattern}"'.strip()
         hosts = ", ".join(scope.options.hosts)
-        return f"scope.hosts: {hosts}" + (f" ({case.origin.host})" if scope.has_host(case.origin.host) else "")
+        place = scope.directory_above(case.url) or case.origin.host
+        return f"scope.hosts: {hosts}" + (f" ({place})" if scope.covers(case.url, case.origin.host) else "")
 
     def _block_step(self, explanation: Explanation, case: Case) -> None:
         if self._reader is None:

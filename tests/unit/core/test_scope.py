@@ -5,7 +5,7 @@ import pytest
 from crawler.core.enums import DenyReason, Source
 from crawler.core.models import Denied
 from crawler.core.options import ScopeOptions, ScopeRule
-from crawler.core.scope import MAX_REQUISITE_HOPS, Scope, ScopePatternError, compile_pattern
+from crawler.core.scope import MAX_REQUISITE_HOPS, Scope, ScopePatternError, compile_pattern, directory_of
 from crawler.core.url import parse
 
 
@@ -66,6 +66,76 @@ def test_seed_domains() -> None:
     assert reason(judge(scope, "https://other.co.uk/")) is DenyReason.SCOPE_HOST
 
 
+@pytest.mark.parametrize(
+    ("seed", "directory"),
+    [
+        ("https://e.org", "https://e.org/"),
+        ("https://e.org/docs", "https://e.org/"),  # wget --no-parent reads it so too
+        ("https://e.org/docs/", "https://e.org/docs/"),
+        ("https://e.org:8443/docs/x.html?next=/a/b", "https://e.org:8443/docs/"),
+    ],
+)
+def test_the_directory_of_a_seed(seed: str, directory: str) -> None:
+    """All up to the last slash of the path."""
+    assert directory_of(parse(seed)[0]) == directory
+
+
+@pytest.mark.parametrize(
+    ("url", "is_in_scope"),
+    [
+        ("https://e.org/docs/", True),
+        ("https://e.org/docs/a/b.html?x=/y", True),
+        ("https://e.org/docs?x=/docs/", False),
+        ("https://e.org/docs2/", False),
+        ("https://e.org/", False),
+        ("https://e.org/other/docs/", False),
+        ("http://e.org/docs/x", False),
+        ("https://www.e.org/docs/x", False),
+        ("https://f.org/", True),
+        ("https://f.org/x/y", True),
+    ],
+)
+def test_seed_prefix(url: str, is_in_scope: bool) -> None:
+    """Only what is in the directory of a seed or below, at its origin."""
+    directories = ["https://e.org/docs/", "https://f.org/"]
+    scope = Scope(ScopeOptions(hosts=("seed-prefix",)), ["e.org", "f.org"], seed_directories=directories)
+    denied = judge(scope, url)
+    assert denied == (None if is_in_scope else Denied(DenyReason.SCOPE_HOST, "scope.hosts = seed-prefix"))
+    assert judge(scope, url, source=Source.REQUISITE, hop_path="LE") is None
+    assert judge(scope, url, source=Source.SEED, depth=0, hop_path="") is None
+    assert [scope.has_host(host) for host in ("e.org", "www.e.org")] == [True, False]
+
+
+def test_the_time_to_judge_does_not_grow_with_the_number_of_seeds() -> None:
+    """A path has few directories above it: as many are looked up, of however many seeds."""
+
+    class Counted(frozenset[str]):
+        looked_up = 0
+
+        def __contains__(self, item: object) -> bool:
+            Counted.looked_up += 1
+            return super().__contains__(item)
+
+    directories = [f"https://e.org/{n}/" for n in range(50_000)]
+    scope = Scope(ScopeOptions(hosts=("seed-prefix",)), ["e.org"], seed_directories=directories)
+    scope.seed_directories = Counted(scope.seed_directories)
+    assert judge(scope, "https://e.org/49999/a/b/c") is None
+    assert judge(scope, "https://e.org/no/a/b/c") is not None
+    assert Counted.looked_up <= 2 + 5
+
+
+def test_what_a_redirect_of_a_seed_added_holds_in_every_mode() -> None:
+    """Its directory, its host, its domain: whichever the scope follows from. An older store has only the host."""
+    added = ("https://www.f.co.uk/docs/", "old.org")
+    urls = ["https://www.f.co.uk/docs/x", "https://www.f.co.uk/x", "https://a.f.co.uk/", "https://old.org/"]
+    for mode, in_scope in (("seed-prefix", "1000"), ("seed-hosts", "1101"), ("seed-domains", "1111")):
+        for scope in (
+            Scope(ScopeOptions(hosts=(mode,)), ["e.org"], added=added),
+            Scope(ScopeOptions(hosts=(mode,)), ["e.org"]).widened(*added),
+        ):
+            assert [judge(scope, url) is None for url in urls] == [bit == "1" for bit in in_scope], mode
+
+
 def test_listed_hosts() -> None:
     """Only the listed names count; "*." is every subdomain, not the name itself."""
     scope = Scope(ScopeOptions(hosts=("e.org", "*.f.org")), ["seed.org"])
@@ -79,7 +149,7 @@ def test_listed_hosts() -> None:
 def test_adding_a_host_makes_a_new_scope() -> None:
     """Visits in flight keep the scope that they began with."""
     before = Scope(ScopeOptions(), ["e.org"])
-    after = before.with_host("www.e.org")
+    after = before.widened("www.e.org")
     assert after.has_host("www.e.org")
     assert not before.has_host("www.e.org")
 

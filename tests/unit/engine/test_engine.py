@@ -90,6 +90,31 @@ def test_a_preview_of_many_hosts_compares_the_first() -> None:
     run(main())
 
 
+def test_a_reload_to_the_directories_of_the_seeds_judges_stored_urls_anew() -> None:
+    """What is outside of them is denied, and comes back under the scope before. What a redirect added stays."""
+
+    async def main() -> None:
+        docs = "https://a.test/docs/"
+        pages = page(*(f"/docs/{n}" for n in range(9)), *(f"/{n}" for n in range(9)), "/docs/sub/")
+        crawl = Harness(docs, web={docs: response(200, pages)}, engine=EngineOptions(linger_s=None, min_free=0))
+        await crawl.open()
+        running = asyncio.ensure_future(crawl.engine.run())
+        await elapse(1.5)
+        assert crawl.engine.status().urls["queued"] >= 18
+        before = crawl.engine.options
+        await crawl.engine.reconfigure(replace(before, scope=ScopeOptions(hosts=("seed-prefix",))))
+        await elapse(60.0)
+        assert sorted(crawl.web.page_urls) == sorted([docs, *(f"{docs}{n}" for n in range(9)), f"{docs}sub/"])
+        await crawl.engine.reconfigure(before)
+        await elapse(60.0)
+        assert len(crawl.web.page_urls) == 20
+        crawl.engine.drain()
+        await running
+        await crawl.close()
+
+    run(main())
+
+
 def test_a_scope_that_is_the_same_keeps_the_hosts_that_redirects_brought_in() -> None:
     """And so does another one that follows the seeds."""
 
@@ -97,7 +122,7 @@ def test_a_scope_that_is_the_same_keeps_the_hosts_that_redirects_brought_in() ->
         crawl = harness()
         await crawl.open()
         url_policy, engine = crawl.url_policy, crawl.engine
-        url_policy.scope = url_policy.scope.with_host("www.a.test")
+        url_policy.scope = url_policy.scope.widened("www.a.test")
         await engine.reconfigure(replace(engine.options, politeness=AT_ONCE))
         assert url_policy.scope.has_host("www.a.test")
         await engine.reconfigure(replace(engine.options, scope=ScopeOptions(max_depth=2)))

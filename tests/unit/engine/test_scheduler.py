@@ -93,7 +93,7 @@ def test_under_full_load_tasks_are_still_prefetched() -> None:
         engine = Harness(*huge, politeness=AT_ONCE, engine=replace(OPTIONS, workers=2, lease_size=4))
         engine.web.pages = {url: response(200, numbered(400)) for url in huge}
         engine.web.pages[f"{huge[0]}001"] = response(200, page("https://late.test/"))
-        engine.url_policy.scope = engine.url_policy.scope.with_host("late.test")
+        engine.url_policy.scope = engine.url_policy.scope.widened("late.test")
         engine.web.other = ok
         await engine.run()
         found = engine.web.page_urls.index(f"{huge[0]}001")
@@ -221,7 +221,7 @@ def test_a_crawl_delay_learned_late_holds_for_leases_that_are_out() -> None:
             "https://a.test/": response(200, page("https://b.a.test/", *(f"/{n}" for n in range(80)))),
             "https://b.a.test/robots.txt": response(200, b"User-agent: *\nCrawl-delay: 10"),
         }
-        engine.url_policy.scope = engine.url_policy.scope.with_host("b.a.test")
+        engine.url_policy.scope = engine.url_policy.scope.widened("b.a.test")
         engine.web.other = ok
         engine.web.takes_s = lambda origin, task: 0.3 if "b.a" in task.url else 0.1
         engine.crawl._options = replace(OPTIONS, max_duration_s=100.0)

@@ -185,6 +185,24 @@ def test_a_seeds_redirect_brings_its_host_in() -> None:
     assert crawled.skipped == [("https://d.test/", "scope_host"), ("https://e.test/", "scope_host")]
 
 
+def test_a_seeds_redirect_brings_its_directory_in() -> None:
+    """Where the scope is the directories of the seeds: the one that it leads to, also on the same host."""
+    docs = "https://www.a.test/docs/"
+    crawled = Crawled(
+        {
+            ROOT: response(301, location="http://a.test/en/x"),
+            "http://a.test/en/x": response(301, location=docs),
+            docs: response(200, page("/docs/y", "/", "http://a.test/en/", "http://a.test/", "https://a.test/z")),
+        },
+        scope=ScopeOptions(hosts=("seed-prefix",)),
+    )
+    assert crawled.engine.scope_hosts == [("a.test", ROOT), ("www.a.test", "http://a.test/en/x")]
+    assert crawled.requests[:3] == [ROOT, "http://a.test/en/x", docs]
+    assert sorted(crawled.requests[3:]) == ["http://a.test/en/", "https://a.test/z", f"{docs}y"]
+    assert {url for url, _ in crawled.skipped} == {"https://www.a.test/", "http://a.test/"}
+    assert sorted(crawled.engine.frontier._scope_hosts) == ["http://a.test/en/", docs]
+
+
 def test_a_list_of_hosts_is_not_widened() -> None:
     """Who names hosts means these."""
     crawled = Crawled({ROOT: response(301, location="https://b.test/")}, scope=ScopeOptions(hosts=("a.test",)))
@@ -607,7 +625,7 @@ def test_links_out_of_scope_are_judged_anew_under_another_scope() -> None:
             assert [(one.host, one.reason) for one in processed.skipped] == [("b.test", DenyReason.SCOPE_HOST)]
             assert processed.discovered == []
         processed = ProcessedResponse(response(200))
-        processor.judge_links(Task(1, ROOT), processed, [link], narrow.with_host("b.test"))
+        processor.judge_links(Task(1, ROOT), processed, [link], narrow.widened("b.test"))
         assert [found.url for found in processed.discovered] == ["https://b.test/"]
         assert processed.skipped == []
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from crawler.core.options import dump_rules, load_rules
+from crawler.core.scope import Scope
 from crawler.settings.configuration_errors import ConfigurationError
 from crawler.settings.loading import load, load_paths
 from crawler.settings.schema import SECTIONS, keys
@@ -162,6 +164,25 @@ def test_hosts_of_seed_files_are_in_memory_only_if_the_scope_follows_from_them(t
         assert settings.rules().seed_hosts == tuple(hosts)
 
 
+def test_directories_of_seeds_are_in_memory_only_if_the_scope_is_these(tmp_path: Path) -> None:
+    """And in the rules of run.json, and the fingerprint of what URLs are judged by."""
+    seeds = write(tmp_path, "https://a.test/docs/x?y\nb.test\n", "seeds.txt")
+    given = [f"crawl.seed_files={seeds}", "crawl.seeds=https://c.test/n/"]
+    settings = load(None, [*given, "scope.hosts=seed-prefix"], {}, "crawl").settings
+    directories = ("https://a.test/docs/", "https://b.test/", "https://c.test/n/")
+    options = settings.engine_configuration("crawl")
+    assert options.seed_directories == set(directories)
+    assert settings.rules().seed_directories == directories
+    assert load_rules(dump_rules(settings.rules())) == settings.rules()
+    assert options.judging_scope().seed_directories == Scope.by(settings.rules()).seed_directories == set(directories)
+    other = load(None, [given[0], "crawl.seeds=https://c.test/m/", "scope.hosts=seed-prefix"], {}, "crawl").settings
+    assert other.engine_configuration("crawl").fingerprint != options.fingerprint
+    by_host = load(None, given, {}, "crawl").settings
+    assert by_host.rules().seed_directories == ()
+    assert by_host.engine_configuration("crawl").seed_directories == set()
+    assert by_host.file_seeds[0].directories == set()
+
+
 def test_seed_files_are_read_again_and_a_pipe_is_not(tmp_path: Path) -> None:
     """A file is read at each use. What cannot be read twice stays in memory."""
     seeds = write(tmp_path, "a.test\n", "seeds.txt")
@@ -182,7 +203,7 @@ def test_checking_a_seed_file_keeps_no_line(tmp_path: Path) -> None:
     seeds = write(tmp_path, "".join(f"https://a.test/{n:0100}\n" for n in range(20_000)), "seeds.txt")
     tracemalloc.start()
     try:
-        file, problems = check_seed_file(seeds, with_hosts=True)
+        file, problems = check_seed_file(seeds, "seed-hosts")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -214,6 +214,18 @@ def test_the_verdict_is_that_of_the_crawl(store: Path) -> None:
         assert (denied is None) or denied.rule in step(explanation, "scope")[1]
 
 
+def test_the_directory_of_the_seed_is_named(store: Path) -> None:
+    """If the scope follows from these."""
+    rules = Rules(
+        scope=ScopeOptions(hosts=("seed-prefix",)), seed_hosts=("e.org",), seed_directories=("https://e.org/private/",)
+    )
+    inside = explain(store, "https://e.org/private/never", rules)
+    assert step(inside, "scope") == ("ok", "scope.hosts: seed-prefix (https://e.org/private/)")
+    outside = explain(store, "https://e.org/never", rules)
+    assert outside.deny_reason == "scope_host"
+    assert "scope.hosts = seed-prefix" in outside.headline
+
+
 def test_overrides_of_the_host_are_named(store: Path) -> None:
     """Each with its place, in the step that it decides."""
     override = HostOverride(("e.org",), "crawler.toml:20", delay_s=7.0, robots="ignore", max_urls=2)
