@@ -24,9 +24,9 @@ from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, parse_seed
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
-from crawler.engine.monitoring.bottleneck import Backlog, Health, Reason, add_up, reason
+from crawler.engine.monitoring.bottleneck import Backlog, Health, Reason
 from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
-from crawler.engine.monitoring.ending import Ending, ending
+from crawler.engine.monitoring.ending import Ending, ending, urls_left
 from crawler.engine.monitoring.status import Bounded, Monitor, Status
 from crawler.engine.observer import Observer
 from crawler.engine.operations import FORGOTTEN_RULE
@@ -329,7 +329,8 @@ class Engine:
             rows = await self.frontier.host_rows_of({one.host_id for one in found})
             names = {row.id: row.origin.host for row in rows}
             suspects = [(names[one.host_id], one) for one in found]
-            left = await self._left()
+            hosts, parked = self.host_table.hosts.values(), await self.frontier.parked()
+            left = urls_left(hosts, parked, self.frontier.totals(), self.clock.mono())
         committer = self.committer
         is_settled = committer.is_idle and not self.scheduler.leases_out and not committer.unstored
         return ending(
@@ -339,18 +340,6 @@ class Engine:
             suspects,
             is_settled=is_settled and not committer.lost_at_end,
         )
-
-    async def _left(self) -> dict[Reason | None, Backlog]:
-        """The URLs that are still queued, by what keeps them."""
-        sums: dict[Reason | None, Backlog] = {}
-        mono, after = self.clock.mono(), 0
-        while rows := await self.frontier.host_rows(after=after, limit=_ROWS_AT_ONCE, with_work=True):
-            after = rows[-1].id
-            for row in rows:
-                if row.queued:
-                    host = self.host_table.outline(row)
-                    add_up(sums, host, row.queued, reason(host, mono))
-        return sums
 
     def _seeds_in_scope(self) -> Iterator[Discovered]:
         return self._in_scope(_parsed(self.options.all_seeds()))

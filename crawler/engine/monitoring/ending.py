@@ -5,7 +5,7 @@ Every report about the end (table, `--json`, messages, exit code) is made from o
 Invariant: each URL that is left has one reason, and the reasons add up to what the store holds.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import assert_never
@@ -14,9 +14,11 @@ from crawler.core.enums import Exit, LeftReason, OutcomeLabel, StoppedBy
 from crawler.core.formatting import timestamp
 from crawler.core.models import Origin, Round, Suspects
 from crawler.core.outcomes import UrlCounts
-from crawler.engine.monitoring.bottleneck import LIMIT, NOT_YET, Backlog, Reason
+from crawler.engine.monitoring.bottleneck import LIMIT, NOT_YET, Backlog, Reason, add_up, reason
 from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.monitoring.rates import cpu_s, peak_rss_bytes
+from crawler.engine.monitoring.status import PARKED
+from crawler.engine.scheduling.host import Host
 from crawler.fetch.pool_statistics import HostConnections, PoolStats
 from crawler.frontier.base import Totals
 
@@ -60,6 +62,27 @@ class Ending:
                 assert_never(self.stopped_by)
 
 
+def urls_left(
+    hosts: Iterable[Host], parked: Mapping[str, tuple[int, int]], totals: Totals, now_mono: float
+) -> dict[Reason | None, Backlog]:
+    """Which URLs are queued, by what keeps them (None: nothing does): of the hosts in memory, of those that the store
+    has parked (`Frontier.parked`), and of others.
+    """
+    sums: dict[Reason | None, Backlog] = {}
+    for host in hosts:
+        if host.queued:
+            add_up(sums, host, host.queued, reason(host, now_mono))
+    for name, (number, urls) in parked.items():
+        why, _ = PARKED[name]
+        known = sums.get(why, Backlog(*why, 0))
+        sums[why] = Backlog(*why, known.urls + urls, known.hosts + number)
+    others = totals.queued - sum(one.urls for one in sums.values())
+    if others > 0 and totals.hosts_with_work > sum(one.hosts for one in sums.values()):
+        known = sums.get(None, Backlog(*NOT_YET, 0))
+        sums[None] = Backlog(*NOT_YET, known.urls + others)  # of hosts whose number is not known
+    return sums
+
+
 def ending(
     stopped_by: StoppedBy,
     totals: Totals,
@@ -68,8 +91,7 @@ def ending(
     *,
     is_settled: bool,
 ) -> Ending:
-    """Make the Ending from the totals of the store, and from the sums over its hosts of what keeps their URLs
-    (`bottleneck.add_up`). Raises Inconsistent.
+    """Make the Ending from the totals of the store and from `urls_left`. Raises Inconsistent.
 
     `is_settled`: all visits are stored, so that the two must agree.
     """
@@ -99,7 +121,8 @@ def _with_reasons(sums: Mapping[Reason | None, Backlog], otherwise: Reason) -> I
     """The sums, of which those without a reason get `otherwise`."""
     both = [sums[why] for why in (None, otherwise) if why in sums]
     if both:
-        hosts, urls = sum(one.hosts for one in both), sum(one.urls for one in both)
+        hosts = sum(one.hosts for one in both) if all(one.hosts for one in both) else 0
+        urls = sum(one.urls for one in both)
         yield Backlog(*otherwise, urls, hosts, both[0].example)
     yield from (one for why, one in sums.items() if why not in (None, otherwise))
 

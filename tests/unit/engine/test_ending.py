@@ -16,8 +16,8 @@ from crawler.core.options import ScopeOptions
 from crawler.core.outcomes import UrlCounts
 from crawler.core.politeness import OPEN
 from crawler.core.url import target_of
-from crawler.engine.monitoring.bottleneck import Backlog, Reason, add_up, reason
-from crawler.engine.monitoring.ending import Ending, Inconsistent, ending
+from crawler.engine.monitoring.bottleneck import LIMIT, Backlog
+from crawler.engine.monitoring.ending import Ending, Inconsistent, ending, urls_left
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.frontier.base import BlockedHost, Totals
@@ -41,11 +41,14 @@ def host(number: int, queued: int, **fields: object) -> Host:
     return made
 
 
-def end_of(stopped_by: StoppedBy, totals: Totals, *hosts: Host, is_settled: bool = True) -> Ending:
-    sums: dict[Reason | None, Backlog] = {}
-    for one in hosts:
-        if one.queued:
-            add_up(sums, one, one.queued, reason(one, NOW))
+def end_of(
+    stopped_by: StoppedBy,
+    totals: Totals,
+    *hosts: Host,
+    parked: dict[str, tuple[int, int]] | None = None,
+    is_settled: bool = True,
+) -> Ending:
+    sums = urls_left(hosts, parked or {}, totals, NOW)
     return ending(stopped_by, totals, sums, [("h1.test", Suspects(1, "/x", 1))], is_settled=is_settled)
 
 
@@ -105,6 +108,22 @@ def test_what_cannot_be_is_a_bug(stopped_by: StoppedBy, totals: Totals, hosts: l
     """URLs that nothing keeps, counts that differ or are negative; visits that were not stored explain some of it."""
     with pytest.raises(Inconsistent):
         end_of(stopped_by, totals, *hosts)
+
+
+def test_hosts_that_are_not_in_memory_count_too() -> None:
+    """Those that the store has parked, by their reason; of the others nothing is known but the number of their URLs."""
+    held = {"limit": (3, 30), "robots": (1, 4)}
+    totals = replace(NOTHING, queued=45, hosts_with_work=8)
+    end = end_of(StoppedBy.SIGNAL, totals, host(1, 5), host(2, 2, limit_reached=True), parked=held)
+    assert end.left_by == {"limit": 32, "not_yet": 9, "robots_unreachable": 4}
+    assert Backlog(*LIMIT, 32, 4) in end.left
+    assert [str(one) for one in end.left][1] == "9 URLs not requested yet"
+    end = end_of(StoppedBy.MAX_URLS, totals, host(1, 5), host(2, 2, limit_reached=True), parked=held)
+    assert end.left_by == {"limit": 41, "robots_unreachable": 4}
+    with pytest.raises(Inconsistent):
+        end_of(StoppedBy.EMPTY, totals, host(2, 2, limit_reached=True), parked=held)
+    with pytest.raises(Inconsistent):
+        end_of(StoppedBy.SIGNAL, replace(totals, queued=35), host(2, 2), parked=held)
 
 
 def test_visits_that_were_not_stored_excuse_a_difference() -> None:
