@@ -128,6 +128,7 @@ class PolitenessKey:
     scheduled_mono: float | None = None  # time of its valid entry in the ready queue
     last_end_mono: float | None = None  # when its last request ended
     reservation: "AddressQueue | None" = None  # of the address that is reserved for its next lease
+    wait_queues: "set[AddressQueue]" = field(default_factory=set)  # of addresses that it waits for
 
     def ended(self, mono: float) -> None:
         """Start the delay after a request that ended at `mono` with any result."""
@@ -153,7 +154,18 @@ class AddressQueue:
     keys: OrderedDict[PolitenessKey, None] = field(default_factory=OrderedDict)
     reserved_for: set[PolitenessKey] = field(default_factory=set)
     reserved_until_mono: float = 0.0
+    booked_until_mono: float = 0.0  # keys that left memory come back for the address until then
     scheduled_mono: float | None = None  # time of its valid entry in the ready queue
+
+    def add(self, key: PolitenessKey) -> None:
+        """Add a key at the end, unless it waits already."""
+        self.keys[key] = None
+        key.wait_queues.add(self)
+
+    def remove(self, key: PolitenessKey) -> None:
+        """Remove a key, if it waits."""
+        self.keys.pop(key, None)
+        key.wait_queues.discard(self)
 
     def is_reserved(self, mono: float) -> bool:
         return self.reserved_until_mono > mono

@@ -96,6 +96,14 @@ class LeaseSelection:
             host.robots_pending = True
             self.add_auxiliary(host, host.origin, Task(0, f"{host.origin}/robots.txt", TaskKind.ROBOTS))
 
+    def drop_robots_requests(self, key: PolitenessKey) -> None:
+        """Drop the requests of a key for robots.txt of its own hosts. They are made again before a page is leased."""
+        for request in [one for one in key.auxiliary if one.task.kind is TaskKind.ROBOTS and one.host.key is key]:
+            if request.origin == request.host.origin:
+                key.auxiliary.remove(request)
+                request.host.robots_pending = False
+                request.host.auxiliary -= 1
+
     def add_auxiliary(self, host: Host, origin: Origin, task: Task) -> None:
         """Add a request that has no row in the store. It is leased before pages."""
         key = self._host_table.key_for(origin)

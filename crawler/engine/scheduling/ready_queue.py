@@ -19,6 +19,8 @@ from crawler.engine.scheduling.restrictions import AddressRateLimiter
 
 NEVER: Final = math.inf
 ANY_WIDTH: Final = 1 << 30
+MOST_WAITED_S: Final = 30.0  # how long a key waits for an address while others need its place
+MOST_BOOKED_S: Final = 3_600.0  # after which one that left for that reason comes back at the latest
 RESERVATION_S: Final = 1.0  # how long an address is reserved for a key, and how often a wait queue is checked
 
 
@@ -96,7 +98,7 @@ class ReadyQueue:
         found it closed.
         """
         queue = self._wait_queue_of(address)
-        queue.keys[key] = None
+        queue.add(key)
         if goes_first:
             queue.keys.move_to_end(key, last=False)
         self.schedule(queue, min(opens_mono, self._clock.mono() + RESERVATION_S))
@@ -122,8 +124,31 @@ class ReadyQueue:
         """Remove a key: it leaves memory."""
         key.scheduled_mono = None
         self.release_address(key)
-        for address in [address for address, queue in self._wait_queues.items() if key in queue.keys]:
-            del self._wait_queues[address].keys[key]
+        for queue in list(key.wait_queues):
+            queue.remove(key)
+
+    def is_crowded(self, key: PolitenessKey, most: int) -> bool:
+        """Whether a key waits for an address behind more than `most` others, or behind those that it serves within
+        MOST_WAITED_S.
+        """
+        seats = self._seats(most)
+        return any(
+            len(queue.keys) > seats and key not in itertools.islice(queue.keys, seats) for queue in key.wait_queues
+        )
+
+    def book(self, key: PolitenessKey, most: int) -> float:
+        """When a key that waits for an address behind too many others is to come back (monotonic). Each has another
+        time, as far as they can be told apart within MOST_BOOKED_S.
+        """
+        mono, interval_s, opens_mono = self._clock.mono(), self.address_limiter.interval_s, 0.0
+        for queue in key.wait_queues:
+            first_mono = mono + self._seats(most) * interval_s
+            queue.booked_until_mono = max(queue.booked_until_mono, first_mono) + interval_s
+            opens_mono = max(opens_mono, min(queue.booked_until_mono, mono + MOST_BOOKED_S))
+        return opens_mono
+
+    def _seats(self, most: int) -> int:
+        return max(1, min(most, int(MOST_WAITED_S / self.address_limiter.interval_s)))
 
     def _claim_without_delay(self, key: PolitenessKey, address: str) -> bool:
         """Claim an address without a delay: it may have as many leases as requests in flight. Leases are counted and
@@ -173,7 +198,7 @@ class ReadyQueue:
     def _leave_wait_queue(self, key: PolitenessKey, address: str) -> None:
         queue = self._wait_queues.get(address)
         if queue is not None and not key.auxiliary:  # an auxiliary request may wait for the same address
-            queue.keys.pop(key, None)
+            queue.remove(key)
 
     def _address_left(self, address: str, opens_mono: float) -> None:
         """Serve the wait queue of an address when it opens after a request."""
@@ -194,7 +219,8 @@ class ReadyQueue:
             if not self.address_limiter.has_delay:
                 room = self.address_limiter.width - self._lease_counts[queue.address] - len(queue.reserved_for)
             while queue.keys and room > 0:
-                key, _ = queue.keys.popitem(last=False)
+                key = next(iter(queue.keys))
+                queue.remove(key)
                 key.auxiliary_open_mono = min(key.auxiliary_open_mono, mono)
                 if key.politeness.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH) is None:
                     room -= 1

@@ -63,6 +63,11 @@ class AddressRateLimiter:
     def has_delay(self) -> bool:
         return self._delay_s > 0
 
+    @property
+    def interval_s(self) -> float:
+        """Seconds between two requests to an address: its delay, or else an estimate for responses within a second."""
+        return self._delay_s or 1.0 / self._width
+
     def opens_at(self, address: str) -> float | None:
         """None: open now. Otherwise the monotonic time it opens; infinity if a request in flight must end first."""
         state = self._states.get(address, self._initial_state)

@@ -6,8 +6,8 @@ first are in memory, up to `engine.active_hosts` hosts. There are two cases:
    Nothing leaves: a host without work costs nothing but its place.
 2. There is none, and the store has keys with work. For each host that is to enter, one leaves. A key leaves with all of
    its hosts if none of them has work. If keys in the store have work within HORIZON_S, it leaves too if it backs off
-   for longer than that, or if they are ready and it had its turn: QUANTUM requests for each of its hosts with work. Of
-   other keys, hosts without URLs leave.
+   for longer than that, or if they are ready and it had its turn (QUANTUM requests for each of its hosts with work) or
+   waits for an address that too many wait for. Of other keys, hosts without URLs leave.
 
 Invariants: a host in use does not leave (`Host.is_pinned`), so its visits are stored first. What a key or host learned
 enters with it again: its delay, back-off, robots verdict and limits hold as if it had never left. A key that is in
@@ -32,6 +32,7 @@ from crawler.frontier.base import Entered, Frontier, FrontierFull, HostCount, Le
 
 HORIZON_S: Final = 30.0  # for a host that may be requested within this time, one that may not has to leave
 QUANTUM: Final = 16  # requests of a host while keys in the store are ready
+ADDRESS_SHARE: Final = 8  # the share of the places that keys of one address may wait in: an eighth
 HOSTS_OF_KEY: Final = 16  # hosts of one key that enter together, and that it has with work if it has so many
 AT_ONCE: Final = 512  # hosts that enter or leave in one transaction
 PAUSE_S: Final = 0.1  # between two transactions, while hosts must leave for others
@@ -65,6 +66,7 @@ class Workbench:
         self._frontier = frontier
         self._clock = clock
         self._active_hosts = active_hosts
+        self._most_waiting = max(1, active_hosts // ADDRESS_SHARE)
         self._on_change = on_change
         self._order: dict[PolitenessKey, None] = {}  # keys in memory, those first that are looked at first
         self._next_mono = NEVER  # when a key of the store has work, at the earliest
@@ -252,6 +254,9 @@ class Workbench:
         self, key: PolitenessKey, mono: float, *, others_are_soon: bool, others_are_ready: bool
     ) -> list[Host]:
         """The hosts of a key that may leave: all of them, or else those that have nothing to do."""
+        is_crowded = others_are_ready and self._ready_queue.is_crowded(key, self._most_waiting)
+        if is_crowded:
+            self._lease_selection.drop_robots_requests(key)
         hosts = [self._host_table.hosts[host_id] for host_id in key.members]
         free = [host for host in hosts if not self._is_in_use(host)]
         working = [host for host in hosts if host.has_work]
@@ -259,7 +264,8 @@ class Workbench:
         is_far = max(opens_mono, key.politeness.open_mono) > mono + HORIZON_S or all(host.is_held for host in working)
         is_far = is_far and (others_are_soon or not working)
         had_turn = others_are_ready and sum(host.requests for host in hosts) >= QUANTUM * len(working)
-        if len(free) == len(hosts) and not key.auxiliary and not key.politeness.in_flight and (is_far or had_turn):
+        is_to_leave = is_far or had_turn or is_crowded
+        if len(free) == len(hosts) and not key.auxiliary and not key.politeness.in_flight and is_to_leave:
             return hosts
         return [host for host in free if not host.has_work and not (host.queued or host.has_suspects)]
 
@@ -284,7 +290,7 @@ class Workbench:
         backoffs, slow_responses = table.take_backoffs(), table.take_slow_responses_of(keys)
         left = Leaving(
             [table.readiness(host, leaves=True) for host in leaving],
-            [self._state_of(key, mono) for key in keys],
+            [self._state_of(key, max(mono, self._ready_queue.book(key, self._most_waiting))) for key in keys],
             backoffs,
             slow_responses,
         )
@@ -306,10 +312,10 @@ class Workbench:
                 self._unknown[key] = None
         self._add(entered)
 
-    def _state_of(self, key: PolitenessKey, mono: float) -> tuple[int, float | None, float]:
+    def _state_of(self, key: PolitenessKey, open_mono: float) -> tuple[int, float | None, float]:
         table = self._host_table
         requested_at = None if key.last_end_mono is None else table.schedule_at(key.last_end_mono)
-        return key.id, requested_at, table.schedule_at(max(key.politeness.open_mono, mono))
+        return key.id, requested_at, table.schedule_at(max(key.politeness.open_mono, open_mono))
 
     async def store_all(self) -> None:
         """Store the state of everything in memory, at the end of a crawl. Raises FrontierFull.

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -13,7 +14,7 @@ from crawler.engine.scheduling.workbench import QUANTUM
 from crawler.frontier.base import BlockedHost, Entered, Leaving, Wanted
 from tests.support.engine import Harness, seed
 from tests.support.quick_frontier import QuickFrontier
-from tests.support.scripted_web import page, response
+from tests.support.scripted_web import ADDRESS, page, response
 from tests.support.virtual_time import elapse, run
 
 DELAYED = PolitenessOptions(delay_s=1.0, address_delay_s=0.0, adaptive=False)
@@ -96,6 +97,34 @@ def test_hosts_that_wait_are_requested_in_turn() -> None:
         engine.crawl.drain()
         await crawling
         assert max(requested.values()) <= 2 * QUANTUM + 4
+
+    run(main())
+
+
+@pytest.mark.parametrize(("address_delay_s", "takes_s"), [(0.5, 0.1), (0.0, 4.0)])
+def test_many_hosts_of_one_address_leave_places_for_others(address_delay_s: float, takes_s: float) -> None:
+    """Those of other addresses are requested as if they were alone, and the address is used all the time."""
+
+    async def main() -> None:
+        crowd, others = names(500, 1), [f"https://other{n}.test" for n in range(30)]
+        engine = engine_of(
+            [origin for pair in zip(crowd[:30], others, strict=True) for origin in pair] + crowd[30:],
+            40,
+            pages=20,
+            politeness=replace(DELAYED, address_delay_s=address_delay_s),
+        )
+        engine.web.addresses = {f"other{n}.test": f"192.0.2.{n + 2}" for n in range(30)}
+        engine.web.takes_s = lambda origin, _: 0.1 if "other" in origin.host else takes_s
+        crawling = asyncio.ensure_future(engine.run())
+        await elapse(120.0)
+        requests = [one for one in engine.web.requests if one.address != ADDRESS]
+        assert len(requests) == len(others) * 21
+        assert max(one.end for one in requests) < 60.0  # alone each takes 21 delays
+        width = 1 if address_delay_s else engine.scheduler.address_limiter.width
+        assert len(engine.web.requests) - len(requests) > 0.9 * 120.0 / (address_delay_s + takes_s) * width
+        assert engine.web.shut < 3 * len(engine.web.requests)
+        engine.crawl.drain()
+        await crawling
 
     run(main())
 
