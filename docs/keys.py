@@ -29,8 +29,8 @@ for section, model in SECTIONS.items():
         if key.section == section:
             print(row(key, cell(key.derived) or f"`{cell(toml_text(key, key.default))}`"))
     print()
-print("## [[override]]\n\nOptions of some hosts ([Overrides](configuration.md#overrides)); in a file only.\n")
+print("## [[override]]\n\nOptions of some hosts or URLs ([Overrides](configuration.md#overrides)); in a file only.\n")
 print("| key | type | default | meaning |\n|---|---|---|---|")
 for key in override_keys().values():
-    print(row(key, "must be given" if key.name == "hosts" else "as in the crawl"))
+    print(row(key, "hosts or urls must be given" if key.name in ("hosts", "urls") else "as in the crawl"))
 print()

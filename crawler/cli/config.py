@@ -107,7 +107,7 @@ def config_group() -> None:
 @override_option
 @click.option("--default", is_flag=True, help="The annotated file with every key at its default.")
 @click.option("--origin", is_flag=True, help="Say where each value came from.")
-@click.option("--for", "url", metavar="URL", help="Only the keys that an [[override]] may change, for the host of URL.")
+@click.option("--for", "url", metavar="URL", help="Only the keys that an [[override]] may change, for URL.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a key.")
 def show(
     config: Path | None, overrides: tuple[str, ...], default: bool, origin: bool, url: str | None, as_json: bool
@@ -120,7 +120,7 @@ def show(
         return 0
     loaded = load_settings(default_configuration(config), overrides, "crawl")
     if url is not None:
-        origin, found = True, loaded.masked_for(_host_of(url))
+        origin, found = True, loaded.masked_for(_parsed(url))
     else:
         found = loaded.masked()
     section = ""
@@ -129,10 +129,11 @@ def show(
             fields = {"key": shown.key, "value": shown.value, "origin": shown.origin, "restart": shown.restart}
             write_data(orjson.dumps(fields) + b"\n")
             continue
-        if shown.key == "override.enabled":  # it has no place outside of an override
-            click.echo(f"# enabled = {shown.text}  # {shown.origin}\n")
-            continue
         head, _, name = shown.key.partition(".")
+        if head == "override":  # it has no place outside of one
+            click.echo(f"# {name} = {shown.text}  # {shown.origin}")
+            section = head
+            continue
         if head != section:
             click.echo(f"{chr(10) if section else ''}[{head}]")
             section = head
@@ -145,11 +146,11 @@ def show(
     return 0
 
 
-def _host_of(text: str) -> str:
+def _parsed(text: str) -> str:
     from crawler.core.url import UrlError, parse_typed
 
     try:
-        return parse_typed(text)[1].host
+        return parse_typed(text)[0]
     except UrlError as error:
         raise click.UsageError(f"--for: {error}") from None
 

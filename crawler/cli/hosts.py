@@ -14,7 +14,8 @@ from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl
 from crawler.cli.output import Pen, is_terminal, quantiles, say, table, tsv, write_data
 from crawler.core.enums import Exit
 from crawler.core.formatting import average, count, date_time, duration, printable, timestamp, wall_time
-from crawler.core.options import Overrides, PolitenessOptions
+from crawler.core.options import PolitenessOptions
+from crawler.core.scope import Overrides
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.hosts import LOOKED_AT, SORTS, STATES, HostView, first_hosts, views
 from crawler.inspection.log.query import Query, host_names, host_test

@@ -26,7 +26,8 @@ from crawler.cli.status import LABEL_WIDTH, attention_lines, figures, warning_te
 from crawler.cli.status import lines as status_lines
 from crawler.core.enums import Exit
 from crawler.core.formatting import count, date_time, duration, printable, rate
-from crawler.core.options import Overrides, PolitenessOptions
+from crawler.core.options import PolitenessOptions
+from crawler.core.scope import Overrides
 from crawler.frontier.base import FrontierError
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.hosts import SORTS, HostView, views

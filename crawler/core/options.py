@@ -1,7 +1,7 @@
 """Options of the decisions in `core`, and the rules that run.json records. Times in seconds, None: no limit."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import orjson
@@ -46,10 +46,12 @@ class PolitenessOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class HostOverride:
-    """Options of some hosts, used instead of those of the crawl; None: as in the crawl.
+class Override:
+    """Options of some hosts, or of some URLs, used instead of those of the crawl; None: as in the crawl.
 
-    `hosts`: names, "*.name" for every subdomain. `place`: where it was written ("crawler.toml:14").
+    `hosts`: names, "*.name" for every subdomain. `urls`: patterns as in `ScopeOptions.include`. One of both is empty.
+    `place`: where it was written ("crawler.toml:14"). Only hosts have the options before `include`, only URLs `include`
+    and `exclude`.
     """
 
     hosts: tuple[str, ...] = ()
@@ -61,65 +63,18 @@ class HostOverride:
     robots: str | None = None
     adaptive: bool | None = None
     max_urls: int | None = None  # 0: no limit
+    urls: tuple[str, ...] = ()
+    include: bool | None = None
+    exclude: bool | None = None
+    max_depth: int | None = None  # ANY_DEPTH: no limit
+    requisites: bool | None = None
+    recrawl: bool | None = None  # RecrawlOptions.enabled
+    min_interval_s: float | None = None
+    max_interval_s: float | None = None
 
 
-NO_OVERRIDE: Final = HostOverride()
-_OVERRIDABLE: Final = tuple(one.name for one in fields(HostOverride) if one.name not in ("hosts", "place"))
-
-
-class Overrides:
-    """Finds what holds for one host. Of several overrides that give an option, the one with the most specific pattern
-    decides: the name of the host itself, then the longest "*.name".
-    """
-
-    def __init__(self, overrides: Iterable[HostOverride] = ()) -> None:
-        self.all = tuple(overrides)
-        self._by_pattern = {pattern.lower(): one for one in self.all for pattern in one.hosts}
-
-    def __bool__(self) -> bool:
-        return bool(self._by_pattern)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Overrides) and self.all == other.all
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def matching(self, host: str) -> list[tuple[str, HostOverride]]:
-        """The patterns that match a host, with their overrides, the most specific first."""
-        if not self._by_pattern:
-            return []
-        return [(pattern, self._by_pattern[pattern]) for pattern in patterns_of(host) if pattern in self._by_pattern]
-
-    def of(self, host: str) -> HostOverride:
-        """What is overridden for a host. `hosts` and `place` are those of the most specific override."""
-        found = [one for _, one in self.matching(host)]
-        if len(found) < 2:
-            return found[0] if found else NO_OVERRIDE
-        values: dict[str, Any] = {
-            name: next((value for one in found if (value := getattr(one, name)) is not None), None)
-            for name in _OVERRIDABLE
-        }
-        return replace(found[0], **values)
-
-    def deciding(self, host: str, option: str) -> tuple[str, HostOverride] | None:
-        """The pattern and the override that decide an option of a host; None if the crawl's option holds."""
-        return next((found for found in self.matching(host) if getattr(found[1], option) is not None), None)
-
-    def disabled_by(self, host: str) -> str | None:
-        """The rule that switches a host off, as text; None if none does."""
-        found = self.deciding(host, "enabled")
-        if found is None or found[1].enabled:
-            return None
-        pattern, override = found
-        return f'{override.place}  override "{pattern}" enabled = false'.lstrip()
-
-    def judging(self) -> list[tuple[str, bool | None, str | None]]:
-        """What of the overrides decides whether a stored URL may be fetched, whatever the order of the overrides."""
-        return sorted(
-            (pattern, one.enabled, one.robots)
-            for pattern, one in self._by_pattern.items()
-            if one.enabled is not None or one.robots is not None
-        )
+NO_OVERRIDE: Final = Override()
+ANY_DEPTH: Final = -1
 
 
 def patterns_of(host: str) -> Iterator[str]:
@@ -188,7 +143,7 @@ class Rules:
     allow_private: tuple[str, ...] = ()  # network.allow_private
     resolve: tuple[tuple[str, tuple[str, ...]], ...] = ()  # network.resolve
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)  # of a daemon
-    overrides: tuple[HostOverride, ...] = ()
+    overrides: tuple[Override, ...] = ()
 
 
 def dump_rules(rules: Rules) -> dict[str, Any]:
@@ -210,8 +165,8 @@ def load_rules(table: object) -> Rules | None:
         known["politeness"] = PolitenessOptions(**_known_fields(PolitenessOptions, known.get("politeness", {})))
         known["traps"] = TrapOptions(**_known_fields(TrapOptions, known.get("traps", {})))
         known["schedule"] = ScheduleOptions(**_known_fields(ScheduleOptions, known.get("schedule", {})))
-        overrides = (_known_fields(HostOverride, one) for one in known.get("overrides", ()))
-        known["overrides"] = tuple(HostOverride(**one) for one in overrides)
+        overrides = (_known_fields(Override, one) for one in known.get("overrides", ()))
+        known["overrides"] = tuple(Override(**one) for one in overrides)
         return Rules(**known)
     except (TypeError, AttributeError):
         return None

@@ -14,7 +14,7 @@ from typing import Final
 
 from crawler.core.clock import http_date
 from crawler.core.models import Head, dataclass
-from crawler.core.options import HostOverride, PolitenessOptions
+from crawler.core.options import Override, PolitenessOptions
 from crawler.core.url import registrable_domain
 
 # Servers log whole milliseconds of a clock that they read once per iteration of their event loop: in such a log a
@@ -42,7 +42,7 @@ def politeness_key(host: str, options: PolitenessOptions) -> str:
 _OVERRIDABLE: Final = ("delay_s", "max_crawl_delay_s", "connections_per_host", "robots", "adaptive")
 
 
-def overridden(options: PolitenessOptions, override: HostOverride) -> PolitenessOptions:
+def overridden(options: PolitenessOptions, override: Override) -> PolitenessOptions:
     """The options of a host with an override."""
     given = {name: value for name in _OVERRIDABLE if (value := getattr(override, name)) is not None}
     return replace(options, **given) if given else options

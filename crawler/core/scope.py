@@ -1,4 +1,5 @@
-"""The scope rules: which URLs may be fetched. Discovery, leasing and `why` judge by the same function.
+"""The scope rules: which URLs may be fetched, and what is other for some hosts and URLs. Discovery, leasing and `why`
+judge by the same function.
 
 A `Scope` is a frozen snapshot; a redirect of a seed makes a new one. Invariant: every refusal names the rule that
 decided.
@@ -7,14 +8,26 @@ decided.
 import platform
 import re
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from copy import copy
+from dataclasses import fields, replace
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 from crawler.core.enums import DenyReason, Source
+from crawler.core.formatting import duration
 from crawler.core.models import Denied, Origin
-from crawler.core.options import Overrides, Rules, ScopeOptions, ScopeRule, TrapOptions
+from crawler.core.options import (
+    ANY_DEPTH,
+    NO_OVERRIDE,
+    Override,
+    RecrawlOptions,
+    Rules,
+    ScopeOptions,
+    ScopeRule,
+    TrapOptions,
+    patterns_of,
+)
 from crawler.core.url import parse, registrable_domain, target_of
 from crawler.core.url_templates import impossible_path
 
@@ -99,6 +112,119 @@ def has_sound_possessives() -> bool:
 
 
 _GLOB: Final = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+_OVERRIDABLE: Final = tuple(one.name for one in fields(Override) if one.name not in ("hosts", "urls", "place"))
+_OF_SCOPE: Final = ("include", "exclude", "max_depth", "requisites")
+_OF_RECRAWL: Final = ("recrawl", "min_interval_s", "max_interval_s")
+Matched = tuple[str, Override]  # an override, and the pattern by which it holds
+
+
+class Overrides:
+    """Finds what holds for one host or URL. Of several overrides that give an option, the one with the most specific
+    pattern decides. The order is:
+    1. patterns of URLs before patterns of hosts
+    2. of URLs, the one with the most characters before its first wildcard, without a scheme; of equals the last one
+    3. of hosts, the name of the host itself, then the longest "*.name"
+
+    Raises ScopePatternError.
+    """
+
+    def __init__(self, overrides: Iterable[Override] = ()) -> None:
+        self.all = tuple(overrides)
+        self._by_pattern = {pattern.lower(): one for one in self.all for pattern in one.hosts}
+        by_url = [(pattern, compile_pattern(pattern), one) for one in self.all for pattern in one.urls]
+        self._by_url = sorted(by_url, key=lambda one: _literal_length(one[0]))[::-1]
+        self.decide_scope = any(_gives(one, _OF_SCOPE) for one in self.all)
+        self.decide_recrawl = any(_gives(one, _OF_RECRAWL) for one in self.all)
+
+    def __bool__(self) -> bool:
+        return bool(self.all)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Overrides) and self.all == other.all
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def matching(self, host: str, url: str | None = None) -> list[Matched]:
+        """The overrides that hold for a host, or for a URL of it, the most specific first."""
+        found = [] if url is None else [(text, one) for text, pattern, one in self._by_url if pattern.search(url)]
+        if not self._by_pattern:
+            return found
+        return found + [(text, self._by_pattern[text]) for text in patterns_of(host) if text in self._by_pattern]
+
+    def of(self, host: str, url: str | None = None) -> Override:
+        """What is overridden for a host, or for a URL of it. `hosts`, `urls` and `place` are those of the most specific
+        override.
+        """
+        found = [one for _, one in self.matching(host, url)]
+        if len(found) < 2:
+            return found[0] if found else NO_OVERRIDE
+        values: dict[str, Any] = {
+            name: next((value for one in found if (value := getattr(one, name)) is not None), None)
+            for name in _OVERRIDABLE
+        }
+        return replace(found[0], **values)
+
+    def deciding(self, host: str, *options: str, url: str | None = None) -> Matched | None:
+        """What decides the first of the options that is given, of a host or of a URL of it; None if the crawl's options
+        hold.
+        """
+        return next((found for found in self.matching(host, url) if _gives(found[1], options)), None)
+
+    def disabled_by(self, host: str) -> str | None:
+        """The rule that switches a host off, as text; None if none does."""
+        found = self.deciding(host, "enabled") if self._by_pattern else None
+        return None if found is None or found[1].enabled else override_text(found, "enabled = false")
+
+    def judging(self) -> list[tuple[object, ...]]:
+        """What of the overrides decides whether a stored URL may be fetched; the order of those of hosts is none."""
+        hosts = sorted(
+            (pattern, one.enabled, one.robots)
+            for pattern, one in self._by_pattern.items()
+            if one.enabled is not None or one.robots is not None
+        )
+        scopes = [(pattern, *(getattr(one, name) for name in _OF_SCOPE)) for pattern, _, one in self._by_url]
+        scopes += sorted(
+            (pattern, *(getattr(one, name) for name in _OF_SCOPE)) for pattern, one in self._by_pattern.items()
+        )
+        return [*hosts, *(one for one in scopes if any(value is not None for value in one[1:]))]
+
+    def recrawl_options(self, options: RecrawlOptions, host: str, url: str) -> RecrawlOptions:
+        """When pages of a URL are visited again."""
+        one = self.of(host, url)
+        return replace(
+            options,
+            enabled=options.enabled if one.recrawl is None else one.recrawl,
+            min_interval_s=options.min_interval_s if one.min_interval_s is None else one.min_interval_s,
+            max_interval_s=options.max_interval_s if one.max_interval_s is None else one.max_interval_s,
+        )
+
+
+def _gives(override: Override, options: Iterable[str]) -> bool:
+    return any(getattr(override, name) is not None for name in options)
+
+
+def _literal_length(pattern: str) -> int:
+    """The number of characters before the first wildcard, without a scheme; a regular expression has none."""
+    return 0 if pattern.startswith("re:") else len(re.split(r"[*?]", pattern.rpartition("://")[2], maxsplit=1)[0])
+
+
+def override_text(found: Matched, given: str) -> str:
+    """An override as the rule that decided, as in 'crawler.toml:14  override "example.org" enabled = false'."""
+    pattern, override = found
+    return f'{override.place}  override "{pattern}" {given}'.lstrip()
+
+
+def option_text(found: Matched, option: str) -> str:
+    """An override with one of its options, as in 'crawler.toml:14 override "example.org" delay = 5 s'."""
+    pattern, override = found
+    value = getattr(override, option)
+    if option == "max_depth" and value == ANY_DEPTH:
+        text = "none"
+    else:
+        text = duration(value) if option.endswith("_s") else str(value).lower()
+    return f'{override.place} override "{pattern}" {option.removesuffix("_s")} = {text}'.lstrip()
 
 
 def directory_of(url: str) -> str:
@@ -207,35 +333,55 @@ class Scope:
         """The refusal of a URL by the first rule that applies; None if it is in scope."""
         if self.overrides and (rule_text := self.overrides.disabled_by(origin.host)) is not None:
             return Denied(DenyReason.SCOPE_HOST, rule_text)
-        for rule, pattern in self._exclude:
-            if pattern.search(url):
-                return Denied(DenyReason.SCOPE_EXCLUDE, _rule_text("exclude", rule))
+        overrides = self.overrides.matching(origin.host, url) if self.overrides.decide_scope else ()
+        chosen = next((found for found in overrides if _gives(found[1], ("include", "exclude"))), None)
+        override = NO_OVERRIDE if chosen is None else chosen[1]
+        if chosen is not None and override.exclude:
+            return Denied(DenyReason.SCOPE_EXCLUDE, override_text(chosen, "exclude = true"))
+        if not override.include and override.exclude is None:
+            for rule, pattern in self._exclude:
+                if pattern.search(url):
+                    return Denied(DenyReason.SCOPE_EXCLUDE, _rule_text("exclude", rule))
         if source in _ANYWHERE:
             return None
         if self.traps is not None and (denied := impossible_path(target_of(url), self.traps)) is not None:
             return denied
-        if source is Source.REQUISITE:
-            if not self.options.requisites:
-                return Denied(DenyReason.REQUISITES_OFF, "scope.requisites = false")
-            hops = hop_path[len(hop_path.rstrip("ER")) :].count("E")
-            if hops <= MAX_REQUISITE_HOPS:
-                return None
-            if not self.covers(url, origin.host):
-                return Denied(DenyReason.SCOPE_DEPTH, f"more than {MAX_REQUISITE_HOPS} requisite hops out of scope")
-            limit = self.options.max_depth
-            if limit is None or depth + hops <= limit:
-                return None
-            return Denied(DenyReason.SCOPE_DEPTH, f"scope.max_depth = {limit}")
-        if "E" in hop_path[len(hop_path.rstrip("ER")) :]:  # a redirected requisite is a requisite
-            return None if self.options.requisites else Denied(DenyReason.REQUISITES_OFF, "scope.requisites = false")
-        if not self.covers(url, origin.host):
+        is_in_scope = bool(override.include) or self.covers(url, origin.host)
+        if source is Source.REQUISITE or "E" in hop_path[len(hop_path.rstrip("ER")) :]:
+            return self._judge_requisite(overrides, depth, hop_path, source, is_in_scope=is_in_scope)
+        if not is_in_scope:
             return Denied(DenyReason.SCOPE_HOST, f"scope.hosts = {', '.join(self.options.hosts)}")
-        limit = self.options.max_depth
+        limit, rule_text = self._max_depth(overrides)
         if limit is not None and depth > limit:
-            return Denied(DenyReason.SCOPE_DEPTH, f"scope.max_depth = {limit}")
-        if self._include and not any(pattern.search(url) for _, pattern in self._include):
+            return Denied(DenyReason.SCOPE_DEPTH, rule_text)
+        if chosen is not None and override.include is False:
+            return Denied(DenyReason.SCOPE_INCLUDE, override_text(chosen, "include = false"))
+        if self._include and not override.include and not any(pattern.search(url) for _, pattern in self._include):
             return Denied(DenyReason.SCOPE_INCLUDE, "matches no include pattern")
         return None
+
+    def _judge_requisite(
+        self, overrides: Sequence[Matched], depth: int, hop_path: str, source: Source, *, is_in_scope: bool
+    ) -> Denied | None:
+        """Judge a requisite, or what it was redirected to."""
+        found = next((found for found in overrides if found[1].requisites is not None), None)
+        if not (self.options.requisites if found is None else found[1].requisites):
+            given = "requisites = false"
+            return Denied(DenyReason.REQUISITES_OFF, override_text(found, given) if found else f"scope.{given}")
+        hops = hop_path[len(hop_path.rstrip("ER")) :].count("E")
+        if source is not Source.REQUISITE or hops <= MAX_REQUISITE_HOPS:
+            return None
+        if not is_in_scope:
+            return Denied(DenyReason.SCOPE_DEPTH, f"more than {MAX_REQUISITE_HOPS} requisite hops out of scope")
+        limit, rule_text = self._max_depth(overrides)
+        return None if limit is None or depth + hops <= limit else Denied(DenyReason.SCOPE_DEPTH, rule_text)
+
+    def _max_depth(self, overrides: Iterable[Matched]) -> tuple[int | None, str]:
+        """The limit on the depth of a URL, and the rule that sets it."""
+        for found in overrides:
+            if (limit := found[1].max_depth) is not None:
+                return (None if limit == ANY_DEPTH else limit), override_text(found, f"max_depth = {limit}")
+        return self.options.max_depth, f"scope.max_depth = {self.options.max_depth}"
 
 
 def _rule_text(verb: str, rule: ScopeRule) -> str:

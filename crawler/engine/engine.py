@@ -367,7 +367,7 @@ class Engine:
         try:
             if seeds := self.new_seeds(options):
                 receipt = await self.frontier.add(seeds, now=self.clock.now())
-            await self.revisits.prepare(options.recrawl)
+            await self.revisits.prepare(options.recrawl, options.overrides)
             has_other_rules = await self.frontier.judge_by(options.fingerprint)
             suspects = await self.frontier.suspects(limit=len(self.host_table.hosts))
             await self._unpark(options)

@@ -9,15 +9,8 @@ from pathlib import Path
 
 import orjson
 
-from crawler.core.options import (
-    Overrides,
-    PolitenessOptions,
-    RecrawlOptions,
-    ScheduleOptions,
-    ScopeOptions,
-    TrapOptions,
-)
-from crawler.core.scope import SEED_MODES, Scope, directory_of
+from crawler.core.options import PolitenessOptions, RecrawlOptions, ScheduleOptions, ScopeOptions, TrapOptions
+from crawler.core.scope import SEED_MODES, Overrides, Scope, directory_of
 from crawler.core.url import parse_seed
 from crawler.fetch.options import ClientOptions
 

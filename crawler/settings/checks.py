@@ -8,7 +8,7 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
@@ -71,22 +71,31 @@ def _for_the_daemon(settings: Settings) -> Iterator[CheckResult]:
 
 def _scope(settings: Settings) -> Iterator[CheckResult]:
     for key, patterns in (("scope.include", settings.scope.include), ("scope.exclude", settings.scope.exclude)):
-        for pattern in patterns:
-            if doubt := doubt_about(pattern):
-                yield CheckResult(
-                    (key,),
-                    f'{key} "{pattern}": {doubt}; there is none here, its characters count one by one',
-                    r'for a letter write [A-Za-z], for a bracket "\["',
-                    is_warning=True,
-                )
-            is_regex = pattern.startswith("re:")
-            if pattern.endswith("/") and len(pattern) > 1 and not is_regex and not set("*?").intersection(pattern):
-                yield CheckResult(
-                    (key,),
-                    f'{key} "{pattern}" matches that one URL only',
-                    f'for the folder write "{pattern}**"',
-                    is_warning=True,
-                )
+        yield from _patterns(key, patterns, (key,))
+    for number, override in enumerate(settings.overrides):
+        yield from _patterns("override.urls", override.urls, (OVERRIDE,), number, "urls")
+
+
+def _patterns(name: str, patterns: Iterable[str], keys: tuple[str, ...], *inner: str | int) -> Iterator[CheckResult]:
+    """Warnings about patterns of URLs that may mean something else."""
+    for pattern in patterns:
+        if doubt := doubt_about(pattern):
+            yield CheckResult(
+                keys,
+                f'{name} "{pattern}": {doubt}; there is none here, its characters count one by one',
+                r'for a letter write [A-Za-z], for a bracket "\["',
+                is_warning=True,
+                inner=inner,
+            )
+        is_regex = pattern.startswith("re:")
+        if pattern.endswith("/") and len(pattern) > 1 and not is_regex and not set("*?").intersection(pattern):
+            yield CheckResult(
+                keys,
+                f'{name} "{pattern}" matches that one URL only',
+                f'for the folder write "{pattern}**"',
+                is_warning=True,
+                inner=inner,
+            )
 
 
 def _politeness(settings: Settings) -> Iterator[CheckResult]:
@@ -126,7 +135,16 @@ def _overrides(settings: Settings) -> Iterator[CheckResult]:
     delay = settings.politeness.delay
     between = min(0.25, delay) if address_delay is None else address_delay
     for number, override in enumerate(settings.overrides):
-        name = f'override "{override.hosts[0]}"' if override.hosts else "override"
+        name = f'override "{[*override.hosts, *override.urls][0]}"' if override.hosts or override.urls else "override"
+        least = override.min_interval or settings.recrawl.min_interval
+        most = override.max_interval or settings.recrawl.max_interval
+        if least > most and (override.min_interval or override.max_interval):
+            yield CheckResult(
+                (OVERRIDE, "recrawl.min_interval", "recrawl.max_interval"),
+                f"{name}: min_interval ({format_duration(least)}) is longer than max_interval "
+                f"({format_duration(most)})",
+                inner=(number, "min_interval" if override.min_interval else "max_interval"),
+            )
         if override.delay is not None and override.delay < between and settings.network.proxy is None:
             yield CheckResult(
                 (OVERRIDE, "politeness.address_delay"),

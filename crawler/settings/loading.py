@@ -50,9 +50,9 @@ class Loaded:
         """Every key as `config show` prints it, secrets masked, in the order of the file."""
         return masked(self.settings, self.origins)
 
-    def masked_for(self, host: str) -> list[ShownKey]:
-        """The keys that overrides may change, with their values for one host."""
-        return masked_for(self.settings, self.origins, host)
+    def masked_for(self, url: str) -> list[ShownKey]:
+        """The keys that overrides may change, with their values for one URL."""
+        return masked_for(self.settings, self.origins, url)
 
 
 def load(path: Path | None, overrides: Sequence[str], environ: Mapping[str, str], mode: Mode) -> Loaded:
@@ -161,12 +161,7 @@ class _Layers:
         places: dict[str, str] = {}
         for number, table in enumerate(given.tables):
             path: KeyPath = (OVERRIDE, number)
-            if not table.get("hosts", ()):
-                message, hint = "override.hosts must name at least one host", 'as in ["example.org", "*.example.org"]'
-                self.problems.append(source.problem((*path, "hosts"), message, hint))
-            elif table.keys() == {"hosts"}:
-                names = ", ".join(name for name in override_keys() if name != "hosts")
-                self.problems.append(source.problem(path, "this override changes nothing", f"its keys are {names}"))
+            self.problems += _problems_of_override(table, path, source)
             try:
                 known = {name: value for name, value in table.items() if name in override_keys()}
                 override = OverrideSection.model_validate(known, context=source.folder)
@@ -244,6 +239,54 @@ class _Layers:
                 source = self.sources.get(key) or ValueSource(str(path or ""), "")
                 problem = source.problem((*_path(key), *finding.inner), finding.message, finding.hint)
                 self.problems.append(replace(problem, is_warning=finding.is_warning))
+
+
+# Why keys of [[override]] are not for URLs.
+_A_DELAY: Final = "a delay is between two requests to one host, whatever their URLs"
+_OF_A_HOST: Final = {
+    "enabled": "it switches whole hosts off",
+    "delay": _A_DELAY,
+    "max_crawl_delay": _A_DELAY,
+    "connections_per_host": _A_DELAY,
+    "adaptive": _A_DELAY,
+    "robots": "a robots.txt is that of a whole host",
+    "max_urls": "it is the number of URLs of a host",
+    "headers": "they are sent to whole hosts",
+}
+_OF_A_URL: Final = {"include": "scope.hosts lists the hosts in scope", "exclude": "for hosts write enabled = false"}
+
+
+def _problems_of_override(table: Mapping[str, object], path: KeyPath, source: ValueSource) -> Iterator[Problem]:
+    """Problems of one [[override]] with what it is for, and with keys that are not for that."""
+    if "hosts" in table and "urls" in table:
+        hint = 'write two overrides; a pattern of urls may begin with a host, as in "example.org/archive/**"'
+        yield source.problem((*path, "urls"), "an override is for hosts or for urls, not for both", hint, at_key=True)
+        return
+    if "urls" in table and not table["urls"]:
+        hint = 'as in ["example.org/archive/**", "**.pdf"]'
+        yield source.problem((*path, "urls"), "override.urls must have at least one pattern", hint)
+    elif "urls" not in table and "hosts" not in table:
+        message, hint = "this override names neither hosts nor urls", 'as in hosts = ["example.org", "*.example.org"]'
+        yield source.problem(path, message, hint)
+    elif "urls" not in table and not table["hosts"]:
+        message, hint = "override.hosts must name at least one host", 'as in ["example.org", "*.example.org"]'
+        yield source.problem((*path, "hosts"), message, hint)
+    kind, others = ("urls", _OF_A_HOST) if "urls" in table else ("hosts", _OF_A_URL)
+    for name in (name for name in table if name in others):
+        message = f"override.{name} is for urls" if kind == "hosts" else f"override.{name} is for hosts: {others[name]}"
+        yield source.problem((*path, name), message, others[name] if kind == "hosts" else _hint(name), at_key=True)
+    if table.keys() == {kind}:
+        names = ", ".join(name for name in override_keys() if name not in ("hosts", "urls", *others))
+        yield source.problem(path, "this override changes nothing", f"its keys are {names}")
+    if table.get("include") is True and table.get("exclude") is True:
+        hint = "leave one of them out"
+        yield source.problem(
+            (*path, "exclude"), "override.include and override.exclude are both true", hint, at_key=True
+        )
+
+
+def _hint(name: str) -> str:
+    return "for urls write exclude = true" if name == "enabled" else "give it in an [[override]] with hosts"
 
 
 def _problems_of(

@@ -99,7 +99,7 @@ def unknown_key(section: str, name: str) -> tuple[str, str] | None:
 def unknown_override_key(name: str) -> tuple[str, str]:
     """Message and hint about a key that [[override]] does not have."""
     homes = [str(key) for key in keys().values() if key.name == name]
-    hint = f"{homes[0]} cannot be set for some hosts only" if homes else did_you_mean(name, override_keys())
+    hint = f"{homes[0]} cannot be set for some hosts or URLs only" if homes else did_you_mean(name, override_keys())
     return f'unknown key "{name}" in [[override]]', hint or f"its keys are {', '.join(override_keys())}"
 
 
@@ -164,7 +164,9 @@ def example_text() -> str:
 _EXAMPLE_OVERRIDE: Final = """
 
 # Some hosts may have their own delay, max_crawl_delay, connections_per_host, robots, adaptive, max_urls and headers,
-# or be switched off. Of several overrides that give a key, the one with the most specific pattern decides. live
+# or be switched off; some URLs may be included or excluded; both may have their own max_depth, requisites, recrawl,
+# min_interval and max_interval. Of several overrides that give a key, the one with the most specific pattern decides.
+# live
 #
 #   [[override]]
 #   hosts = ["example.org", "*.example.org"]
@@ -173,6 +175,10 @@ _EXAMPLE_OVERRIDE: Final = """
 #   [[override]]
 #   hosts = ["old.example.org"]
 #   enabled = false
+#
+#   [[override]]
+#   urls = ["example.org/archive/**"]
+#   exclude = true
 """
 
 
@@ -220,7 +226,7 @@ def _override_schema() -> Schema:
         _complete(properties, key)
         if key.name != "hosts":  # what is not given is as in the crawl
             properties.pop("default", None)
-            if key.name != "max_urls" and len(options := properties.get("anyOf", ())) == 2:
+            if key.name not in ("max_urls", "max_depth") and len(options := properties.get("anyOf", ())) == 2:
                 properties |= options[0]
                 del properties["anyOf"]
     return found

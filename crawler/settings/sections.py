@@ -513,9 +513,10 @@ class EngineSection(Section):
 
 
 class OverrideSection(Section):
-    """What some hosts have instead of the options of the crawl."""
+    """What some hosts, or some URLs, have instead of the options of the crawl."""
 
     hosts: t.ListOf[t.HostPattern] = _key((), 'Names of hosts; "*.example.org" for all below example.org.')
+    urls: t.ListOf[t.Pattern] = _key((), "Instead of hosts: patterns of URLs, as in scope.include.")
     enabled: t.Flag | None = _key(None, "false: nothing of these hosts is requested, and their URLs are denied.")
     delay: t.Duration | None = _key(None, "Instead of politeness.delay.", most=_DAY)
     max_crawl_delay: t.Duration | None = _key(None, "Instead of politeness.max_crawl_delay.", most=_DAY)
@@ -524,6 +525,21 @@ class OverrideSection(Section):
     adaptive: t.Flag | None = _key(None, "Instead of politeness.adaptive.")
     max_urls: t.OrNoLimit[t.Count] = _key(None, "Instead of scope.max_urls_per_host.", most=10**12)
     headers: t.Headers | None = _key(None, "Besides fetch.headers; a field replaces the one of its name there.")
+    include: t.Flag | None = _key(
+        None,
+        "true: URLs that match are in scope, whatever scope.hosts, scope.include and scope.exclude say; false: they "
+        "are not, unless they are seeds or requisites.",
+    )
+    exclude: t.Flag | None = _key(
+        None, "true: URLs that match are not fetched; false: scope.exclude does not hold for them."
+    )
+    max_depth: t.OrNoLimit[t.CountOrZero] = _key(None, "Instead of scope.max_depth.", most=1_000_000)
+    requisites: t.Flag | None = _key(
+        None, "Instead of scope.requisites, for images, styles and scripts that are of these hosts or match."
+    )
+    recrawl: t.Flag | None = _key(None, "Instead of recrawl.enabled.")
+    min_interval: t.PositiveDuration | None = _key(None, "Instead of recrawl.min_interval.", most=10 * _YEAR)
+    max_interval: t.PositiveDuration | None = _key(None, "Instead of recrawl.max_interval.", most=10 * _YEAR)
 
 
 @dataclass(frozen=True, slots=True)

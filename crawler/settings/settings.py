@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from crawler.core.options import (
-    HostOverride,
+    ANY_DEPTH,
     ImportanceRule,
-    Overrides,
+    Override,
     PolitenessOptions,
     RecrawlOptions,
     Rules,
@@ -23,9 +23,9 @@ from crawler.core.options import (
     ScopeOptions,
     ScopeRule,
     TrapOptions,
-    patterns_of,
 )
-from crawler.core.url import parse_seed
+from crawler.core.scope import Overrides
+from crawler.core.url import parse, parse_seed
 from crawler.engine.options import ContentOptions, EngineConfiguration, EngineOptions, SeedFile
 from crawler.fetch.options import (
     ClientOptions,
@@ -155,7 +155,7 @@ class Settings(sections.Sections):
         places = self.pattern_places.get(key) or ("",) * len(patterns)
         return tuple(ScopeRule(pattern, place) for pattern, place in zip(patterns, places, strict=True))
 
-    def host_overrides(self) -> tuple[HostOverride, ...]:
+    def host_overrides(self) -> tuple[Override, ...]:
         """The overrides without their header fields, which may be secret."""
         places = self.override_places or ("",) * len(self.overrides)
         return tuple(_host_override(one, place) for one, place in zip(self.overrides, places, strict=True))
@@ -258,9 +258,10 @@ class Settings(sections.Sections):
         return _options(LogOptions, self.log)
 
 
-def _host_override(one: sections.OverrideSection, place: str) -> HostOverride:
+def _host_override(one: sections.OverrideSection, place: str) -> Override:
     max_urls = one.max_urls if "max_urls" not in one.model_fields_set else one.max_urls or 0
-    return _options(HostOverride, one, place=place, max_urls=max_urls)
+    max_depth = ANY_DEPTH if "max_depth" in one.model_fields_set and one.max_depth is None else one.max_depth
+    return _options(Override, one, place=place, max_urls=max_urls, max_depth=max_depth)
 
 
 def _options(options: Callable[..., _T], *given: sections.Section, **others: object) -> _T:
@@ -324,6 +325,11 @@ def masked(settings: Settings, origins: Mapping[str, str]) -> list[ShownKey]:
 
 # What the keys of an override are used instead of.
 _INSTEAD_OF: Final = {
+    "enabled": "override.enabled",
+    "include": "override.include",
+    "exclude": "override.exclude",
+    "max_depth": "scope.max_depth",
+    "requisites": "scope.requisites",
     "max_urls": "scope.max_urls_per_host",
     "delay": "politeness.delay",
     "max_crawl_delay": "politeness.max_crawl_delay",
@@ -331,6 +337,9 @@ _INSTEAD_OF: Final = {
     "robots": "politeness.robots",
     "adaptive": "politeness.adaptive",
     "headers": "fetch.headers",
+    "recrawl": "recrawl.enabled",
+    "min_interval": "recrawl.min_interval",
+    "max_interval": "recrawl.max_interval",
 }
 
 
@@ -352,33 +361,36 @@ def overrides_text(settings: Settings) -> str:
     return f"[{', '.join(f'{{ {table} }}' for table in tables)}]"
 
 
-def masked_for(settings: Settings, origins: Mapping[str, str], host: str) -> list[ShownKey]:
-    """The keys that overrides may change, and "override.enabled", with their values for one host."""
-    given = {pattern: number for number, one in enumerate(settings.overrides) for pattern in one.hosts}
+def masked_for(settings: Settings, origins: Mapping[str, str], url: str) -> list[ShownKey]:
+    """The keys that overrides may change, with their values for one URL, "override.enabled", and "override.include" and
+    "override.exclude" if an override gives them.
+    """
+    overrides = Overrides(settings.host_overrides())
+    matching = [
+        (f'{one.place} override "{pattern}"', settings.overrides[overrides.all.index(one)])
+        for pattern, one in overrides.matching(parse(url)[1].host, url)
+    ]
     found = []
-    for name, dotted in {"enabled": "override.enabled", **_INSTEAD_OF}.items():
-        is_base = dotted in keys()
-        key = keys()[dotted] if is_base else override_keys()[name]
-        value, origin = (
-            (settings.get(dotted), origins.get(dotted, DEFAULT_ORIGIN)) if is_base else (True, DEFAULT_ORIGIN)
-        )
-        for pattern in patterns_of(host):
-            if pattern in given and name in (override := settings.overrides[given[pattern]]).model_fields_set:
-                value = _with_headers(value, getattr(override, name))
-                origin = f'{settings.override_places[given[pattern]]} override "{pattern}"'
-                break
-        value = _masked_headers(value) if isinstance(value, dict) else value
-        text = toml_text(key, value)
-        found.append(ShownKey(dotted, value, text, origin, "", key.description, key.restart))
+    for name, dotted in _INSTEAD_OF.items():
+        origin, section = next(((where, one) for where, one in matching if name in one.model_fields_set), ("", None))
+        if section is not None:
+            key = keys().get(dotted) or override_keys()[name]
+            value = getattr(section, name)
+            if isinstance(value, dict):
+                value = _masked_headers(_with_headers(settings.fetch.headers, value))
+            found.append(ShownKey(dotted, value, toml_text(key, value), origin, "", key.description, key.restart))
+        elif dotted in keys():
+            found.append(_shown(keys()[dotted], settings, origins.get(dotted, DEFAULT_ORIGIN)))
+        elif name == "enabled":
+            description = override_keys()[name].description
+            found.append(ShownKey(dotted, True, "true", DEFAULT_ORIGIN, "", description, restart=False))
     return found
 
 
-def _with_headers(usual: object, value: object) -> object:
-    """The value of an override; header fields replace those of their names and leave the others."""
-    if not isinstance(usual, dict) or not isinstance(value, dict):
-        return value
+def _with_headers(usual: Mapping[str, str], value: Mapping[str, str]) -> dict[str, str]:
+    """Header fields of an override replace those of their names and leave the others."""
     replaced = {name.lower() for name in value}
-    return {name: text for name, text in usual.items() if name.lower() not in replaced} | value
+    return {name: text for name, text in usual.items() if name.lower() not in replaced} | dict(value)
 
 
 def _masked_headers(headers: Mapping[str, str]) -> dict[str, str]:

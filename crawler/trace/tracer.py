@@ -122,7 +122,7 @@ class _Tracer:
         self._policy = UrlPolicy(options.judging_scope(), RobotsCache(options.robots_token), options.obeys_robots)
         self._processor = ResponseProcessor(options, recent_keys=recent_keys)
         self._url_lists = UrlListPolicy(
-            mode=options.sitemaps, frontier=None, recent_keys=recent_keys, trusts_dates_of=lambda host_id: False
+            mode=options.sitemaps, frontier=None, recent_keys=recent_keys, trusts_dates_of=lambda host_id, url: False
         )
         task = Task(0, url, depth=1, hop_path="L", source=Source.LINK)
         if any(key_of(parse_seed(text)[0]) == key_of(url) for text in options.all_seeds()):

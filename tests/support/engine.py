@@ -8,8 +8,9 @@ from typing import Any
 
 from crawler.core.enums import Source, StoppedBy, TaskKind
 from crawler.core.models import Discovered, FetchResult, RecordLocation, SinkFile
-from crawler.core.options import HostOverride, Overrides, PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
+from crawler.core.options import Override, PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
 from crawler.core.politeness import politeness_key
+from crawler.core.scope import Overrides
 from crawler.core.url import key_of, parse
 from crawler.engine.engine import Engine
 from crawler.engine.observer import Visited
@@ -108,7 +109,7 @@ class Harness(RecordingObserver):
         traps: TrapOptions | None = None,
         recrawl: RecrawlOptions | None = None,
         sitemaps: str = "named",
-        overrides: Sequence[HostOverride] = (),
+        overrides: Sequence[Override] = (),
         web: dict[str, FetchResult | Sequence[FetchResult]] | None = None,
     ) -> None:
         self.options = engine or EngineOptions(workers=8, linger_s=600.0, min_free=0, drain_s=5.0)

@@ -161,7 +161,7 @@ class ResponseProcessor:
         self._token = options.robots_token
         self._obey = options.obeys_robots
         self._overrides = options.overrides
-        self._requisites = options.scope.requisites
+        self._requisites = options.scope.requisites or any(one.requisites for one in options.overrides.all)
         self._lazy = options.scope.lazy
 
     def _obeys_robots_of(self, task: Task) -> bool:

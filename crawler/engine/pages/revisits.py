@@ -33,8 +33,8 @@ from crawler.core.revisit import (
     learn,
     solve_price,
 )
-from crawler.core.scope import compile_pattern
-from crawler.core.url import key_of
+from crawler.core.scope import Overrides, compile_pattern
+from crawler.core.url import check_href, key_of
 from crawler.engine.pages.recent_urls import InLinks
 from crawler.frontier.base import Frontier, FrontierFull, UndatedPage, VisitedPage
 
@@ -48,6 +48,7 @@ PAGES_LEAST: Final = 0.5  # share of visits_per_day for pages, even if there are
 PROMOTE_AT_ONCE: Final = 1_000
 STORE_EVERY_S: Final = 600.0  # in-links: 2 MiB, some hundred KiB compressed
 _IN_LINKS: Final = "in_links"
+_OVERRIDES: Final = "recrawl_overrides"  # those by which all URLs have dates
 DATING_ROWS: Final = 1_024  # URLs of one search for pages without a date: some 10 ms if it finds none
 DATING_PAUSE_S: Final = 0.05  # after each slice: ten million URLs then take 20 minutes
 _DATING_MARK: Final = 64  # after so many slices the progress is stored, even if no page was found
@@ -71,18 +72,19 @@ class Revisits:
     def __init__(
         self,
         options: RecrawlOptions,
+        overrides: Overrides,
         *,
         frontier: Frontier,
         clock: Clock,
         rng: random.Random,
         on_date: Callable[[float], None],
     ) -> None:
-        self.in_links = InLinks() if options.enabled else InLinks(0)
         self.next_at: float | None = None
         self._frontier = frontier
         self._clock = clock
         self._rng = rng
-        self._set_options(options)
+        self._set_options(options, overrides)
+        self.in_links = InLinks() if self.enabled else InLinks(0)
         per_s = (options.visits_per_day or 1 / DAYS_A_VISIT) / DAY_S
         # The first price is as if one page had the whole budget. Dates may be too early, but each visit corrects one.
         self.price = solve_price([PageClass(change_rate(None), 1.0, 1)], per_s=per_s, options=options)
@@ -99,24 +101,28 @@ class Revisits:
         self._undated = asyncio.Event()
         self._on_date = on_date
 
-    def _set_options(self, options: RecrawlOptions) -> None:
+    def _set_options(self, options: RecrawlOptions, overrides: Overrides) -> None:
         self.options = options
+        self.enabled = _is_enabled(options, overrides)  # any pages are visited again
+        self._overrides = overrides
         self._rules = [(compile_pattern(rule.pattern), rule.factor) for rule in options.importance]
-        self._url_list_options = replace(
-            options, max_interval_s=max(options.min_interval_s, min(options.max_interval_s, URL_LIST_MAX_S))
-        )
 
-    def reconfigure(self, options: RecrawlOptions) -> None:
+    def reconfigure(self, options: RecrawlOptions, overrides: Overrides) -> None:
         """Apply new options to visits planned from now on. Stored dates are kept; the new budget applies to them."""
-        if options != self.options:
-            self._set_options(options)
+        if options != self.options or _recrawl_of(overrides) != _recrawl_of(self._overrides):
+            self._set_options(options, overrides)
             self._undated.set()
             self.next_at = self._clock.now()  # so that the store is read for the true time
             self._planned, self._solved_mono = 1, -math.inf
 
-    @property
-    def enabled(self) -> bool:
-        return self.options.enabled
+    def options_of(self, url: str, kind: TaskKind = TaskKind.PAGE) -> RecrawlOptions:
+        """The options of one URL. A sitemap or feed is visited daily at least."""
+        options = self.options
+        if self._overrides.decide_recrawl:
+            options = self._overrides.recrawl_options(options, check_href(url)[1].host, url)
+        if kind is TaskKind.PAGE:
+            return options
+        return replace(options, max_interval_s=max(options.min_interval_s, min(options.max_interval_s, URL_LIST_MAX_S)))
 
     @property
     def hint_after_s(self) -> float | None:
@@ -135,7 +141,8 @@ class Revisits:
         elapsed_s = max(1.0, now - task.visited_at) if task.visited_at is not None else 0.0
         content_at = response.started_at if response is not None else now
         history = learn(task.history, finding, elapsed_s=elapsed_s, content_at=content_at)
-        if not self.enabled:
+        options = self.options_of(task.url, task.kind)
+        if not options.enabled:
             return history, None
         linked = self.in_links.take(key_of(task.url))
         if linked:
@@ -148,13 +155,13 @@ class Revisits:
             finding,
             weight=weight if is_page else max(1.0, weight),
             price=self.price,
-            options=self.options if is_page else self._url_list_options,
+            options=options,
         )
         if is_page:
             self._planned += 1
         else:
             self._note_url_list(task.id, 1 / wait_s)
-        return history, now + max(self.options.min_interval_s, wait_s * (1 + _JITTER * (2 * self._rng.random() - 1)))
+        return history, now + max(options.min_interval_s, wait_s * (1 + _JITTER * (2 * self._rng.random() - 1)))
 
     def _note_url_list(self, task_id: int, per_s: float) -> None:
         self._url_lists_per_s += per_s - self._url_lists.pop(task_id, 0.0)
@@ -180,8 +187,13 @@ class Revisits:
         while len(self._hints) > _TRUST_HOSTS:
             self._hints.popitem(last=False)
 
-    def trusts_dates_of(self, host_id: int) -> bool:
-        """Whether the dates in a host's sitemaps were right so far. Some sitemaps always give the current date."""
+    def trusts_dates_of(self, host_id: int, url: str) -> bool:
+        """Whether the dates in a host's sitemaps were right so far, and may bring a visit of a URL forward: the store
+        knows the shortest interval of the crawl, but not a longer one of an override. Some sitemaps always give the
+        current date.
+        """
+        if self._overrides.decide_recrawl and self.options_of(url).min_interval_s > self.options.min_interval_s:
+            return False
         hinted, changed = self._hints.get(host_id, (0, 0))
         return hinted < _TRUST_AFTER or changed >= hinted * _TRUST_LEAST
 
@@ -189,7 +201,7 @@ class Revisits:
 
     async def start(self) -> None:
         """Load the stored values, and compute the first price."""
-        await self.prepare(self.options)
+        await self.prepare(self.options, self._overrides)
         if self.enabled:
             if (links := await self._frontier.stored_value(_IN_LINKS)) is not None:
                 self.in_links.load(await asyncio.to_thread(zlib.decompress, links))
@@ -206,18 +218,24 @@ class Revisits:
 
     # -- pages without a date
 
-    async def prepare(self, options: RecrawlOptions) -> None:
-        """Prepare for new options: when revisits are on again, pages visited while they were off get dates.
+    async def prepare(self, options: RecrawlOptions, overrides: Overrides) -> None:
+        """Prepare for new options: when revisits are on again, pages visited while they were off get dates. All are
+        searched for such if overrides changed, which may have been off for some pages only.
 
         Raises FrontierFull.
         """
         before, self._dated_to = self._dated_to, None
+        recrawl = repr(_recrawl_of(overrides)).encode() if overrides.decide_recrawl else b""
         try:
             dated_to = await self._frontier.dated_to()
-            if options.enabled:
-                self._dated_to = dated_to
-            elif dated_to != 0:
+            is_changed = recrawl != (await self._frontier.stored_value(_OVERRIDES) or b"")
+            is_enabled = _is_enabled(options, overrides)
+            if dated_to != 0 and (is_changed or not is_enabled):
+                dated_to = 0
                 await self._frontier.put_dates([], dated_to=0)
+            self._dated_to = dated_to if is_enabled else None
+            if is_changed:
+                await self._frontier.store_value(_OVERRIDES, recrawl)
         except FrontierFull:
             self._dated_to = before
             raise
@@ -250,7 +268,7 @@ class Revisits:
         if self._dated_to != after:  # a reload
             return
         now = self._clock.now()
-        dates = [(page.id, self._date_of(page, now)) for page in pages]
+        dates = [(page.id, at) for page in pages if (at := self._date_of(page, now)) is not None]
         if dates or stores or dated_to is None:
             await self._frontier.put_dates(dates, dated_to=dated_to)
         if self._dated_to == after:
@@ -258,8 +276,13 @@ class Revisits:
         if dates:
             self._on_date(min(at for _, at in dates))
 
-    def _date_of(self, page: UndatedPage, now: float) -> float:
-        """A random time within the page's interval, because one time for all would make a burst and a long pause."""
+    def _date_of(self, page: UndatedPage, now: float) -> float | None:
+        """A random time within the page's interval, because one time for all would make a burst and a long pause; None
+        if it is not to be visited again.
+        """
+        options = self.options_of(page.url, TaskKind.PAGE if page.kind is None else TaskKind(page.kind))
+        if not options.enabled:
+            return None
         history = PageHistory(
             change_a=page.change_a, change_t=page.change_t, gone_count=page.gone_count, in_links=page.in_links
         )
@@ -270,16 +293,17 @@ class Revisits:
             VisitResult.GONE if page.gone_count else finding,
             weight=weight if page.kind is None else max(1.0, weight),
             price=self.price,
-            options=self.options if page.kind is None else self._url_list_options,
+            options=options,
         )
         if page.kind is not None:
             self._note_url_list(page.id, 1 / wait_s)
-        soonest = now if page.last_at is None else page.last_at + self.options.min_interval_s
+        soonest = now if page.last_at is None else page.last_at + options.min_interval_s
         return max(soonest, now + wait_s * self._rng.random())
 
     def latest_at(self, now: float) -> float:
         """The latest date that a page visited now may get."""
-        return now + self.options.max_interval_s * (1 + _JITTER)
+        longest_s = max(self.options.max_interval_s, *(one.max_interval_s or 0.0 for one in self._overrides.all), 0.0)
+        return now + longest_s * (1 + _JITTER)
 
     def due_at(self, when: float) -> None:
         """Note when a URL is to be visited again (UTC)."""
@@ -317,9 +341,11 @@ class Revisits:
         self._planned = 0
         try:
             pages = (self._frontier.totals()).done
-            sample = await self._frontier.visited_pages(
+            visited = await self._frontier.visited_pages(
                 blocks=SAMPLE_BLOCKS, rows=SAMPLE_ROWS, phase=self._rng.random()
             )
+            sample = await asyncio.to_thread(self._visited_again, visited)
+            pages = pages * len(sample) // max(1, len(visited))
             per_day = self.options.visits_per_day
             if per_day is None:
                 for_pages = pages / DAYS_A_VISIT / DAY_S
@@ -341,6 +367,12 @@ class Revisits:
         finally:
             self._solving = False
 
+    def _visited_again(self, pages: list[VisitedPage]) -> list[VisitedPage]:
+        """The pages that are visited again: all, unless overrides say otherwise."""
+        if not self._overrides.decide_recrawl:
+            return pages
+        return [page for page in pages if self.options_of(page.url).enabled]
+
     def _price_of(self, sample: list[VisitedPage], per_s: float) -> float:
         classes = classify(
             (
@@ -350,6 +382,19 @@ class Revisits:
             for page in sample
         )
         return solve_price(classes, per_s=per_s, options=self.options)
+
+
+def _is_enabled(options: RecrawlOptions, overrides: Overrides) -> bool:
+    return options.enabled or any(one.recrawl for one in overrides.all)
+
+
+def _recrawl_of(overrides: Overrides) -> list[tuple[object, ...]]:
+    """What of the overrides decides when pages are visited again."""
+    return [
+        (one.hosts, one.urls, one.recrawl, one.min_interval_s, one.max_interval_s)
+        for one in overrides.all
+        if (one.recrawl, one.min_interval_s, one.max_interval_s) != (None, None, None)
+    ]
 
 
 def finding_of(task: Task, outcome: Outcome, state: UrlState, digest: str | None) -> VisitResult:

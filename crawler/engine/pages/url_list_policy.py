@@ -36,9 +36,9 @@ class SitemapModes:
 
 
 class TrustsDates(Protocol):
-    """Whether the dates in a host's sitemaps can be relied on (`Revisits.trusts_dates_of`)."""
+    """Whether the date of a URL in a host's sitemaps can be relied on (`Revisits.trusts_dates_of`)."""
 
-    def __call__(self, host_id: int) -> bool: ...
+    def __call__(self, host_id: int, url: str) -> bool: ...
 
 
 class UrlListPolicy:
@@ -80,13 +80,12 @@ class UrlListPolicy:
         if url_list is None or url_list.kind is None:
             return
         may_list = await self._origins_allowed(task, url_list)
-        trusts_dates = self._trusts_dates_of(host_id)
         entries = url_list.entries
         if url_list.kind is UrlListKind.INDEX:
             entries = tuple(sorted(entries, key=lambda entry: -(entry.modified_at or 0.0)))
         for start in range(0, len(entries), SLICE):
             for position, entry in enumerate(entries[start : start + SLICE], start):
-                self._judge_entry(task, url_list.kind, entry, position, processed, scope, may_list, trusts_dates)
+                self._judge_entry(task, url_list.kind, entry, position, processed, scope, may_list, host_id)
             if len(entries) > SLICE:
                 await asyncio.sleep(0)
 
@@ -99,7 +98,7 @@ class UrlListPolicy:
         processed: ProcessedResponse,
         scope: Scope,
         may_list: Callable[[Origin], bool],
-        trusts_dates: bool,
+        host_id: int,
     ) -> None:
         if kind is not UrlListKind.FEED and not may_list(entry.origin):
             rule = f"{entry.origin}/robots.txt does not name {task.url}"
@@ -109,11 +108,12 @@ class UrlListPolicy:
             self._judge_nested(task, kind, entry, position, processed, scope)
             return
         key = key_of(entry.url)
+        trusts_dates = entry.modified_at is not None and self._trusts_dates_of(host_id, entry.url)
         hint = None
         if kind is UrlListKind.URLS:
             lastmod = entry.modified_at if trusts_dates else None
             hint = SitemapHint(entry.priority, lastmod) if (entry.priority, lastmod) != (None, None) else None
-        elif entry.modified_at is not None and trusts_dates:
+        elif trusts_dates:
             hint = SitemapHint(None, entry.modified_at)
         if hint is None and self._recent_keys.has(key):
             return

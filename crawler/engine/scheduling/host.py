@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from crawler.content.robots_txt import RuleSet
 from crawler.core.formatting import unreadable_robots
 from crawler.core.models import Origin, RobotsRecord, Task
-from crawler.core.options import NO_OVERRIDE, HostOverride
+from crawler.core.options import NO_OVERRIDE, Override
 from crawler.core.politeness import OPEN, PolitenessState
 
 
@@ -23,7 +23,7 @@ class Host:
     id: int
     origin: Origin
     key: "PolitenessKey"
-    override: HostOverride = NO_OVERRIDE
+    override: Override = NO_OVERRIDE
     queued: int = 0
     fetched: int = 0
     reserved: int = 0  # first attempts that are leased and not stored yet; they count for the limits already

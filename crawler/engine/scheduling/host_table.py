@@ -30,7 +30,7 @@ from crawler.core.models import (
     RobotsRecord,
     SlowResponse,
 )
-from crawler.core.options import Overrides, PolitenessOptions
+from crawler.core.options import PolitenessOptions
 from crawler.core.outcomes import (
     OUTAGE_PROBE_S,
     TRANSIENT_ERRORS_IN_A_ROW,
@@ -54,6 +54,7 @@ from crawler.core.politeness import (
     server_error_backoff_s,
     throttled_backoff_s,
 )
+from crawler.core.scope import Overrides
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.restrictions import Blocklist
 from crawler.obs.events import Event

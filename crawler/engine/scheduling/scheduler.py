@@ -73,7 +73,9 @@ class Scheduler:
         self.queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=options.engine.workers)
         self._clock = clock
         self.crawl_rate_limiter = crawl_rate_limiter
-        self.revisits = Revisits(options.recrawl, frontier=frontier, clock=clock, rng=rng, on_date=self._revisit_at)
+        self.revisits = Revisits(
+            options.recrawl, options.overrides, frontier=frontier, clock=clock, rng=rng, on_date=self._revisit_at
+        )
         self._wake = asyncio.Event()
         self._quiet = quiet
         self._ready_queue = ReadyQueue(options.address_politeness, clock, self._wake.set)
@@ -145,7 +147,7 @@ class Scheduler:
         self.url_limits.reconfigure(options.scope)
         self.address_limiter.reconfigure(options.address_politeness)
         self.traps.reconfigure(options.traps)
-        self.revisits.reconfigure(options.recrawl)
+        self.revisits.reconfigure(options.recrawl, options.overrides)
         self._lease_selection.reconfigure(options.politeness)
         for host_id in suspects:
             if (host := self.host_table.hosts.get(host_id)) is not None:

@@ -14,8 +14,9 @@ from crawler.core.calendar_expression import first_after
 from crawler.core.enums import DenyReason, Source, TaskKind, UrlState
 from crawler.core.formatting import ago, count, duration, wall_time
 from crawler.core.models import Origin
-from crawler.core.options import Overrides, Rules, ScheduleOptions
+from crawler.core.options import Rules, ScheduleOptions
 from crawler.core.politeness import host_delay, overridden
+from crawler.core.scope import Overrides
 from crawler.core.url import kind_key_of, target_of
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspection.log.query import Line

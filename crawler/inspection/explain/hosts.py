@@ -14,10 +14,11 @@ from itertools import accumulate
 from typing import Any, Final
 
 from crawler.core.enums import HostState
-from crawler.core.formatting import count, duration, unreadable_robots
+from crawler.core.formatting import count, unreadable_robots
 from crawler.core.models import Origin
-from crawler.core.options import Overrides, PolitenessOptions
+from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import CLOCK_GUARD_S, host_delay, overridden, politeness_key
+from crawler.core.scope import Overrides, option_text
 from crawler.engine.scheduling.restrictions import Blocklist
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspection.log.query import host_test
@@ -277,9 +278,10 @@ def _state(
         return HostState.BACKOFF.value, row["ready_at"], row["reason"] or ""
     delay = row["robots_crawl_delay_s"] if override.robots != "ignore" else None
     why = f"Crawl-delay {delay:g} s" if delay else ""
-    if (found := overrides.deciding(host, "delay_s")) is not None:
-        of_override = f'{found[1].place} override "{found[0]}" delay = {duration(found[1].delay_s or 0.0)}'.lstrip()
-        why = f"{of_override}, {why}" if why else of_override
+    decided = ((option, overrides.deciding(host, option)) for option in ("delay_s", "recrawl"))
+    why = ", ".join(
+        filter(None, (*(option_text(found, option) for option, found in decided if found is not None), why))
+    )
     if row["queued"] and next_at >= now + _WAITS_FROM_S:
         return WAITING, next_at, why or "delay"
     if row["robots_verdict"] is None:

@@ -14,9 +14,9 @@ from crawler.content.robots_txt import RobotsTxt
 from crawler.core.enums import DenyReason, Source, UrlState
 from crawler.core.formatting import ago, count, duration, unreadable_robots, wall_time
 from crawler.core.models import Denied, Origin
-from crawler.core.options import Overrides, PolitenessOptions, Rules
+from crawler.core.options import PolitenessOptions, Rules
 from crawler.core.politeness import overridden, politeness_key
-from crawler.core.scope import Scope, compile_pattern
+from crawler.core.scope import Overrides, Scope, compile_pattern, option_text, override_text
 from crawler.core.url import UrlError, canonical, key_of, parse_typed, respelled_key_of, session_ids, target_of
 from crawler.core.url_templates import templates_of
 from crawler.engine.scheduling.restrictions import Blocklist
@@ -177,12 +177,17 @@ class Explainer:
             return "a seed"
         if source is Source.REQUISITE:
             return "part of a page in scope (scope.requisites)"
+        host = case.origin.host
+        if (found := scope.overrides.deciding(host, "include", "exclude", url=case.url)) is not None and found[
+            1
+        ].include:
+            return override_text(found, "include = true")
         for rule in scope.options.include:
             if compile_pattern(rule.pattern).search(case.url):
                 return f'{rule.place}  include "{rule.pattern}"'.strip()
         hosts = ", ".join(scope.options.hosts)
-        place = scope.directory_above(case.url) or case.origin.host
-        return f"scope.hosts: {hosts}" + (f" ({place})" if scope.covers(case.url, case.origin.host) else "")
+        place = scope.directory_above(case.url) or host
+        return f"scope.hosts: {hosts}" + (f" ({place})" if scope.covers(case.url, host) else "")
 
     def _block_step(self, explanation: Explanation, case: Case) -> None:
         if self._reader is None:
@@ -275,16 +280,11 @@ class Explainer:
         return overridden(rules.politeness, Overrides(rules.overrides).of(case.origin.host))
 
     def _override_step(self, explanation: Explanation, case: Case) -> None:
-        """Name the overrides of the host, with what they change of its requests."""
+        """Name the overrides of the URL and its host, with what they change of its requests."""
         overrides = Overrides(() if self._rules is None else self._rules.overrides)
-        parts = []
-        for option in ("delay_s", "max_crawl_delay_s", "adaptive", "connections_per_host"):
-            if (found := overrides.deciding(case.origin.host, option)) is not None:
-                pattern, override = found
-                value = getattr(override, option)
-                text = duration(value) if option.endswith("_s") else str(value).lower()
-                where = f'{override.place} override "{pattern}"'.strip()
-                parts.append(f"{where} {option.removesuffix('_s')} = {text}")
+        host, url = case.origin.host, case.url
+        decided = ((option, overrides.deciding(host, option, url=url)) for option in _OVERRIDABLE)
+        parts = [option_text(found, option) for option, found in decided if found is not None]
         if parts:
             explanation.add("override", "", "; ".join(parts))
 
@@ -421,6 +421,11 @@ class Explainer:
         explanation.next_text = "nothing, until a link or a seed leads to it"
 
 
+# Options of overrides that no other step names.
+_OVERRIDABLE: Final = (
+    "delay_s", "max_crawl_delay_s", "adaptive", "connections_per_host", "max_depth", "requisites", "recrawl",
+    "min_interval_s", "max_interval_s",
+)  # fmt: skip
 _SOURCES: Final = {
     Source.SEED: "a seed",
     Source.LINK: "a link",

@@ -1,5 +1,6 @@
 """A crawl that comes back: scripted changes, found by visits that cost as little as can be."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -8,7 +9,7 @@ import pytest
 
 from crawler.core.enums import StoppedBy, TaskKind, UrlState
 from crawler.core.models import FetchResult, Origin, Task
-from crawler.core.options import ImportanceRule, RecrawlOptions, ScopeOptions
+from crawler.core.options import ImportanceRule, Override, RecrawlOptions, ScopeOptions
 from crawler.engine import crawl
 from crawler.engine.options import EngineOptions
 from crawler.engine.pages import revisits
@@ -38,12 +39,18 @@ def world(
     days: float,
     sitemaps: str = "named",
     scope: ScopeOptions | None = None,
+    overrides: Sequence[Override] = (),
 ) -> Harness:
     """Crawl ROOT for so many days. `responses` maps a URL to a response, or to a function of the day and the task."""
 
     async def main() -> Harness:
         engine = Harness(
-            ROOT, engine=replace(RUN, max_duration_s=days * DAY), recrawl=recrawl, sitemaps=sitemaps, scope=scope
+            ROOT,
+            engine=replace(RUN, max_duration_s=days * DAY),
+            recrawl=recrawl,
+            sitemaps=sitemaps,
+            scope=scope,
+            overrides=overrides,
         )
 
         def other(origin: Origin, task: Task) -> FetchResult:
@@ -263,15 +270,67 @@ def test_what_is_learnt_is_kept_either_way(enabled: bool) -> None:
     run(main())
 
 
+NEWS = Override(urls=("a.test/news/**",), recrawl=True, min_interval_s=DAY, max_interval_s=2 * DAY)
+PARTS: dict[str, object] = {ROOT: response(200, page("/news/1", "/old/1", "/x"))} | {
+    f"{ROOT}{name}": response(200, name.encode()) for name in ("news/1", "old/1", "x")
+}
+
+
+def test_some_pages_are_visited_again_and_others_are_not() -> None:
+    """By their URL or host, whether revisits are on for the others or off, and within the bounds of theirs."""
+    often = RecrawlOptions(enabled=True, min_interval_s=HOUR, max_interval_s=10 * DAY, visits_per_day=100)
+    some = [NEWS, Override(urls=("**/old/**",), recrawl=False)]
+    on = world(PARTS, often, days=20, overrides=some)
+    assert {one.url for one in on.web.requests if one.task.is_revisit} == set(PARTS) - {f"{ROOT}old/1"}
+    gaps = [(b.begin - a.begin) / DAY for a, b in pairwise(visits(on, f"{ROOT}news/1"))]
+    assert len(gaps) >= 9
+    assert all(0.99 <= gap <= 2.2 for gap in gaps)
+    off = world(PARTS, replace(often, enabled=False), days=20, overrides=some)
+    assert {one.url for one in off.web.requests if one.task.is_revisit} == {f"{ROOT}news/1"}
+    host = world(PARTS, often, days=20, overrides=[Override(("a.test",), recrawl=False), NEWS])
+    assert {one.url for one in host.web.requests if one.task.is_revisit} == {f"{ROOT}news/1"}
+
+
+def test_a_sitemap_s_date_does_not_shorten_the_interval_of_an_override() -> None:
+    """The store knows the shortest interval of all pages only."""
+
+    def sitemap(day: float, task: Task) -> FetchResult:
+        stamp = datetime.fromtimestamp(EPOCH + day * DAY, UTC).isoformat()
+        urls = "".join(f"<url><loc>/{name}</loc><lastmod>{stamp}</lastmod></url>" for name in ("news/1", "x"))
+        return response(200, f"<urlset>{urls}</urlset>".encode())
+
+    responses = PARTS | {ROBOTS: response(200, b"Sitemap: /s.xml"), f"{ROOT}s.xml": sitemap}
+    responses[f"{ROOT}x"] = lambda day, task: response(200, str(day).encode())
+    often = RecrawlOptions(enabled=True, min_interval_s=HOUR, max_interval_s=30 * DAY)
+    rarely = replace(NEWS, min_interval_s=7 * DAY, max_interval_s=8 * DAY)
+    crawled = world(responses, often, days=30, overrides=[rarely])
+    gaps = [(b.begin - a.begin) / DAY for a, b in pairwise(visits(crawled, f"{ROOT}news/1"))]
+    assert 3 <= len(gaps) <= 4
+    assert all(gap >= 6.99 for gap in gaps)
+    assert len(visits(crawled, f"{ROOT}x")) > 10
+
+
 # -- over restarts
 
 
-def ran(frontier: Frontier, recrawl: RecrawlOptions, responses: dict[str, object], *, days: float) -> Harness:
+def ran(
+    frontier: Frontier,
+    recrawl: RecrawlOptions,
+    responses: dict[str, object],
+    *,
+    days: float,
+    overrides: Sequence[Override] = (),
+) -> Harness:
     """One run of so many days on a store that others go on with."""
 
     async def main() -> Harness:
         engine = Harness(
-            ROOT, engine=replace(RUN, max_duration_s=days * DAY), recrawl=recrawl, frontier=frontier, politeness=POLITE
+            ROOT,
+            engine=replace(RUN, max_duration_s=days * DAY),
+            recrawl=recrawl,
+            frontier=frontier,
+            politeness=POLITE,
+            overrides=overrides,
         )
         engine.web.other = lambda origin, task: responses.get(task.url, response(404))  # type: ignore[assignment, return-value]
         assert await engine.run() is StoppedBy.MAX_DURATION
@@ -314,6 +373,18 @@ async def opened(frontier: MemoryFrontier) -> int | None:
         return await frontier.dated_to()
     finally:
         await frontier.close(clean=True)
+
+
+def test_pages_get_dates_when_the_override_that_switched_them_off_is_gone() -> None:
+    """Also those of a run before."""
+    frontier = MemoryFrontier()
+    weekly = RecrawlOptions(enabled=True, min_interval_s=HOUR)
+    off = Override(urls=("a.test/1*",), recrawl=False)
+    first = ran(frontier, weekly, SITE, days=21, overrides=[off])
+    without = {url for url in SITE if url.startswith(f"{ROOT}1")}
+    assert {one.url for one in first.web.requests if one.task.is_revisit} == set(SITE) - without
+    second = ran(frontier, weekly, SITE, days=21)
+    assert {one.url for one in second.web.requests if one.task.is_revisit} >= without
 
 
 def test_dating_goes_on_where_a_crash_cut_it_off(monkeypatch: pytest.MonkeyPatch) -> None:

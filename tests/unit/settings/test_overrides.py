@@ -10,7 +10,8 @@ import tomli
 from click.testing import CliRunner
 
 from crawler.cli import cli
-from crawler.core.options import Overrides, dump_rules, load_rules
+from crawler.core.options import ANY_DEPTH, dump_rules, load_rules
+from crawler.core.scope import Overrides
 from crawler.settings.configuration_errors import ConfigurationError
 from crawler.settings.loading import Loaded, load
 from crawler.settings.settings import changes, overrides_text
@@ -89,7 +90,8 @@ def test_what_a_reload_changes_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("delay = 1", '1:3: override.hosts must name at least one host (as in ["example.org", "*.example.org"])'),
+        ("delay = 1", '1:3: this override names neither hosts nor urls (as in hosts = ["example.org", '
+         '"*.example.org"])'),
         ("hosts = []\ndelay = 1", '2:9: override.hosts must name at least one host (as in ["example.org", '
          '"*.example.org"])'),
         ('hosts = "a.test"\ndelay = 1', '2:9: override.hosts must be a list, not "a.test" (write ["a.test"])'),
@@ -103,11 +105,42 @@ def test_what_a_reload_changes_is_named(tmp_path: Path) -> None:
         ('hosts = ["a.test"]\nmax_urls = 0', "3:12: override.max_urls must be at least 1, not 0 ()"),
         ('hosts = ["a.test"]\nmax_url = 5', '3:1: unknown key "max_url" in [[override]] (did you mean "max_urls"?)'),
         ('hosts = ["a.test"]\nbandwidth = 5', '3:1: unknown key "bandwidth" in [[override]] (fetch.bandwidth cannot be '
-         "set for some hosts only)"),
+         "set for some hosts or URLs only)"),
         ('hosts = ["a.test"]\nheaders = { Host = "x" }', "3:13: a key of override.headers must not be Host: the crawler "
          "sends it itself ()"),
         ('hosts = ["a.test"]', "1:3: this override changes nothing (its keys are enabled, delay, max_crawl_delay, "
-         "connections_per_host, robots, adaptive, max_urls, headers)"),
+         "connections_per_host, robots, adaptive, max_urls, headers, max_depth, requisites, recrawl, min_interval, "
+         "max_interval)"),
+        ('urls = ["/x"]', "1:3: this override changes nothing (its keys are include, exclude, max_depth, requisites, "
+         "recrawl, min_interval, max_interval)"),
+        ("urls = []\nexclude = true", '2:8: override.urls must have at least one pattern (as in '
+         '["example.org/archive/**", "**.pdf"])'),
+        ('urls = [""]\nexclude = true', "2:9: an entry of override.urls must be a glob or a regular expression: an empty "
+         "pattern matches nothing ()"),
+        ('urls = ["/x", "re:("]\nexclude = true', "2:15: an entry of override.urls must be a glob or a regular "
+         "expression: not a regular expression: missing ), unterminated subpattern at position 0 ()"),
+        ('urls = "/x"\nexclude = true', '2:8: override.urls must be a list, not "/x" (write ["/x"])'),
+        ('urls = ["/x"]\nexclude = "yes"', '3:11: override.exclude must be true or false, not "yes" (write true)'),
+        ('urls = ["/x"]\nmax_depth = -1', "3:13: override.max_depth must be at least 0, not -1 ()"),
+        ('urls = ["/x"]\nmax_depth = "all"', '3:13: override.max_depth must be a whole number, not "all" (no limit is '
+         '"none")'),
+        ('urls = ["/x"]\nexclud = true', '3:1: unknown key "exclud" in [[override]] (did you mean "exclude"?)'),
+        ('urls = ["/x"]\ndelay = "5s"', "3:1: override.delay is for hosts: a delay is between two requests to one host, "
+         "whatever their URLs (give it in an [[override]] with hosts)"),
+        ('urls = ["/x"]\nrobots = "ignore"', "3:1: override.robots is for hosts: a robots.txt is that of a whole host "
+         "(give it in an [[override]] with hosts)"),
+        ('urls = ["/x"]\nenabled = false', "3:1: override.enabled is for hosts: it switches whole hosts off (for urls "
+         "write exclude = true)"),
+        ('hosts = ["a.test"]\nurls = ["/x"]\nrecrawl = false', "3:1: an override is for hosts or for urls, not for both "
+         '(write two overrides; a pattern of urls may begin with a host, as in "example.org/archive/**")'),
+        ('hosts = ["a.test"]\nexclude = true', "3:1: override.exclude is for urls (for hosts write enabled = false)"),
+        ('hosts = ["a.test"]\ninclude = true', "3:1: override.include is for urls (scope.hosts lists the hosts in "
+         "scope)"),
+        ('urls = ["/x"]\ninclude = true\nexclude = true', "4:1: override.include and override.exclude are both true (leave one of them out)"),
+        ('urls = ["/x"]\nmin_interval = "100d"', '3:16: override "/x": min_interval (100d) is longer than max_interval '
+         "(90d) ()"),
+        ('hosts = ["a.test"]\nmax_interval = "5m"', '3:16: override "a.test": min_interval (1h) is longer than '
+         "max_interval (5m) ()"),
         ('hosts = ["a.test", "A.test"]\ndelay = 1', '2:20: an entry of override.hosts, "a.test", is in an override '
          "before (crawler.toml:2) (put its keys into one override)"),
     ],
@@ -177,8 +210,8 @@ def test_overrides_are_shown_as_they_are_written(tmp_path: Path) -> None:
     assert tables[2] == {"hosts": ["old.example.org"], "enabled": False, "max_urls": "none"}
 
 
-def shown_for(folder: Path, url: str) -> dict[str, tuple[Any, str]]:
-    (folder / "crawler.toml").write_text(TEXT, encoding="utf-8")
+def shown_for(folder: Path, url: str, text: str = TEXT) -> dict[str, tuple[Any, str]]:
+    (folder / "crawler.toml").write_text(text, encoding="utf-8")
     arguments = ["config", "show", "--for", url, "--json", "-c", str(folder / "crawler.toml")]
     lines = CliRunner().invoke(cli, arguments).stdout.splitlines()
     return {one["key"]: (one["value"], one["origin"]) for one in map(json.loads, lines)}
@@ -196,6 +229,71 @@ def test_the_values_for_one_url_are_shown_with_their_origin(tmp_path: Path) -> N
     assert old["override.enabled"] == (False, 'crawler.toml:15 override "old.example.org"')
     assert old["scope.max_urls_per_host"][0] is None
     assert shown_for(tmp_path, "https://example.org/")["politeness.delay"] == (1.0, "default")
+
+
+URLS = """\
+[scope]
+max_depth = 3
+[[override]]
+hosts = ["www.example.org"]
+max_depth = 5
+recrawl = true
+min_interval = "2h"
+[[override]]
+urls = ["**.example.org/**"]
+requisites = false
+[[override]]
+urls = ["www.example.org/archive/**"]
+max_depth = "none"
+recrawl = false
+[[override]]
+urls = ["www.example.org/archive/**"]
+exclude = true
+"""
+
+
+def test_the_values_for_one_url_are_those_of_its_patterns(tmp_path: Path) -> None:
+    """Before those of its host; what only an override gives is there if one does."""
+    archive = shown_for(tmp_path, "https://www.example.org/archive/x", URLS)
+    where = 'override "www.example.org/archive/**"'
+    assert archive["scope.max_depth"] == (None, f"crawler.toml:11 {where}")
+    assert archive["recrawl.enabled"] == (False, f"crawler.toml:11 {where}")
+    assert archive["recrawl.min_interval"] == (7_200.0, 'crawler.toml:3 override "www.example.org"')
+    assert archive["recrawl.max_interval"] == (90 * 86_400.0, "default")
+    assert archive["scope.requisites"] == (False, 'crawler.toml:8 override "**.example.org/**"')
+    assert archive["override.exclude"] == (True, f"crawler.toml:15 {where}")
+    assert "override.include" not in archive
+    other = shown_for(tmp_path, "https://other.test/archive/x", URLS)
+    assert other["scope.max_depth"] == (3, "crawler.toml:2")
+    assert (other["recrawl.enabled"], "override.exclude" in other) == ((None, "default"), False)
+    text = CliRunner().invoke(
+        cli, ["config", "show", "--for", "www.example.org/archive/", "-c", str(tmp_path / "crawler.toml")]
+    )
+    assert f"# exclude = true  # crawler.toml:15 {where}\n\n[scope]\n" in text.stdout
+    assert f'max_depth = "none"  # crawler.toml:11 {where}\n' in text.stdout
+    assert tomli.loads(text.stdout)["scope"]["max_depth"] == "none"
+
+
+def test_overrides_for_urls_are_in_the_rules_of_run_json(tmp_path: Path) -> None:
+    """And a reload names their change."""
+    settings = loaded(tmp_path, URLS).settings
+    rules = settings.rules()
+    assert load_rules(json.loads(json.dumps(dump_rules(rules)))) == rules
+    assert [one.max_depth for one in rules.overrides] == [5, None, ANY_DEPTH, None]
+    assert [one.urls for one in rules.overrides][1:3] == [("**.example.org/**",), ("www.example.org/archive/**",)]
+    assert changes(settings, loaded(tmp_path, URLS.replace("exclude = true", "exclude = false")).settings).live == (
+        "override",
+    )
+    assert accepts(json.loads(SCHEMA.read_text(encoding="utf-8")), tomli.loads(URLS))
+
+
+def test_a_doubtful_pattern_of_urls_is_a_warning(tmp_path: Path) -> None:
+    """As in scope.exclude."""
+    (found,) = loaded(tmp_path, '[[override]]\nurls = ["example.org/archive/"]\nexclude = true\n').warnings
+    assert found.removeprefix(f"{tmp_path}/") == (
+        'crawler.toml:2:8: override.urls "example.org/archive/" matches that one URL only (for the folder write '
+        '"example.org/archive/**")'
+    )
 
 
 def test_what_is_no_url_has_no_values(tmp_path: Path) -> None:

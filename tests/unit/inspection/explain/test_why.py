@@ -25,16 +25,8 @@ from crawler.core.models import (
     Task,
     TemplateRow,
 )
-from crawler.core.options import (
-    HostOverride,
-    Overrides,
-    PolitenessOptions,
-    Rules,
-    ScheduleOptions,
-    ScopeOptions,
-    ScopeRule,
-)
-from crawler.core.scope import Scope
+from crawler.core.options import ANY_DEPTH, Override, PolitenessOptions, Rules, ScheduleOptions, ScopeOptions, ScopeRule
+from crawler.core.scope import Overrides, Scope
 from crawler.core.url import kind_key_of, parse, respelled_key_of
 from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierVersion
 from crawler.frontier.sqlite.database import MIGRATIONS, Database
@@ -228,20 +220,34 @@ def test_the_directory_of_the_seed_is_named(store: Path) -> None:
 
 def test_overrides_of_the_host_are_named(store: Path) -> None:
     """Each with its place, in the step that it decides."""
-    override = HostOverride(("e.org",), "crawler.toml:20", delay_s=7.0, robots="ignore", max_urls=2)
-    rules = replace(RULES, overrides=(override, HostOverride(("*.e.org",), "crawler.toml:30", enabled=False)))
+    override = Override(("e.org",), "crawler.toml:20", delay_s=7.0, robots="ignore", max_urls=2)
+    rules = replace(RULES, overrides=(override, Override(("*.e.org",), "crawler.toml:30", enabled=False)))
     where = 'crawler.toml:20 override "e.org"'
     explanation = explain(store, f"{SEED}private/never", rules)
     assert step(explanation, "robots") == ("ok", f"{where} robots = ignore")
     assert step(explanation, "override") == ("", f"{where} delay = 7 s")
     assert step(explanation, "budget")[1].startswith(f"{where} max_urls = 2, ")
+    of_url = Override(urls=("e.org/never/**",), place="crawler.toml:40", max_depth=ANY_DEPTH, recrawl=False)
+    explanation = explain(store, f"{SEED}never/x", replace(rules, overrides=(override, of_url)))
+    where_url = 'crawler.toml:40 override "e.org/never/**"'
+    text = f"{where} delay = 7 s; {where_url} max_depth = none; {where_url} recrawl = false"
+    assert step(explanation, "override") == ("", text)
+    inside = replace(of_url, urls=("other.org/in/**",), include=True)
+    explanation = explain(store, "https://other.org/in/x", replace(rules, overrides=(inside,)))
+    assert step(explanation, "scope") == ("ok", 'crawler.toml:40  override "other.org/in/**" include = true')
+    outside = replace(of_url, exclude=True)
+    explanation = explain(store, f"{SEED}never/x", replace(rules, overrides=(outside,)))
+    assert step(explanation, "scope") == ("DENY", 'crawler.toml:40  override "e.org/never/**" exclude = true')
     off = explain(store, "https://www.e.org/", rules)
     assert off.headline.endswith('out of scope: crawler.toml:30  override "*.e.org" enabled = false')
     assert off.deny_reason == "scope_host"
     with StoreReader(store, is_live=False) as reader:
         view, *_ = views(reader, RULES.politeness, {}, {}, None, now=NOW, overrides=Overrides([override]))
         assert f"{where} delay = 7 s" in view.why
-        all_off = Overrides([HostOverride(("e.org",), "crawler.toml:9", enabled=False)])
+        rarely = Overrides([replace(override, recrawl=False)])
+        view, *_ = views(reader, RULES.politeness, {}, {}, None, now=NOW, overrides=rarely)
+        assert f"{where} delay = 7 s, {where} recrawl = false" in view.why
+        all_off = Overrides([Override(("e.org",), "crawler.toml:9", enabled=False)])
         view, *_ = views(reader, RULES.politeness, {}, {}, None, now=NOW, overrides=all_off)
         assert (view.state, view.why) == ("blocked", 'crawler.toml:9  override "e.org" enabled = false')
 
