@@ -8,6 +8,7 @@ verified when the session was made.
 
 import asyncio
 import ssl
+import sys
 from typing import Final
 
 import certifi
@@ -18,6 +19,10 @@ from crawler.fetch.net.tls_stream import ReadBuffer, TlsStream
 from crawler.fetch.options import NetworkOptions, TlsOptions
 
 _SESSIONS: Final = 4_096  # origins; a session is 2-6 KiB with its certificate chain
+# Before 3.12.8 and 3.13.1 CPython loses the memory of a session, 6.5 KiB, each time one is read from a connection
+# (gh-116810): so many are read, and after them no session is kept.
+_LOSES_SESSIONS: Final = sys.version_info < (3, 12, 8) or sys.version_info[:3] == (3, 13, 0)
+_READ_AT_MOST: Final = 4_096 if _LOSES_SESSIONS else sys.maxsize
 
 _PROTOCOL: Final = "http/1.1"  # RFC 7301; a server that knows HTTP/2 alone refuses it
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -67,13 +72,15 @@ _NOT_TLS: Final = frozenset(
 
 
 class TlsProfile:
-    """The client's TLS configuration, and its session cache.
+    """The client's TLS configuration, and its session cache: of `sessions` origins.
 
     It trusts certifi's bundle and, if given, `network.ca_file`. Raises OSError or ssl.SSLError if that file cannot be
     read, KeyError for an unknown `min_version`. `offered` describes the versions and ciphers offered, for a person.
     """
 
-    def __init__(self, options: TlsOptions, network: NetworkOptions, *, sessions: int = _SESSIONS) -> None:
+    def __init__(
+        self, options: TlsOptions, network: NetworkOptions, *, sessions: int = _SESSIONS, reads: int = _READ_AT_MOST
+    ) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = _VERSIONS[options.min_version]
         context.set_alpn_protocols([_PROTOCOL])
@@ -91,6 +98,7 @@ class TlsProfile:
         self._context = context
         self._buffer = ReadBuffer()
         self._limit = sessions
+        self._reads_left = reads
         self._sessions: dict[Origin, ssl.SSLSession] = {}
 
     def stream(self, origin: Origin, above: asyncio.Protocol) -> TlsStream:
@@ -101,7 +109,13 @@ class TlsProfile:
         return TlsStream(tls, incoming, outgoing, above, self._buffer)
 
     def keep(self, origin: Origin, ssl_object: ssl.SSLObject) -> None:
-        """Remember the session of a connection that has had a response: TLS 1.3 tickets come after the handshake."""
+        """Remember the session of a connection that has had a response: TLS 1.3 tickets come after the handshake.
+        After `reads` sessions none is remembered.
+        """
+        if self._reads_left == 0:
+            self.forget(origin)
+            return
+        self._reads_left -= 1
         session = ssl_object.session
         if session is None or not (session.has_ticket or (session.id and ssl_object.version() == "TLSv1.2")):
             return

@@ -317,6 +317,28 @@ async def test_the_session_cache_is_bounded(certificates):
     assert list(profile._sessions) == kept[1:]
 
 
+async def test_connections_leave_nothing_behind_once_no_session_is_read_any_more(certificates):
+    """CPython before 3.12.8 and 3.13.1 loses the memory of each session that is read, and broad crawls make millions of
+    connections: after so many sessions none is read, and none of an origin is kept.
+    """
+    profile = TlsProfile(TlsOptions(verify=False), NetworkOptions(), reads=2)
+    reads = []
+
+    class Ticketed:
+        @property
+        def session(self):
+            reads.append(self)
+            return self
+
+        has_ticket = True
+
+    a, b = Origin("https", "a.test", 443), Origin("https", "b.test", 443)
+    for origin in (a, b, a, b):
+        profile.keep(origin, Ticketed())
+    assert len(reads) == 2
+    assert list(profile._sessions) == []
+
+
 @pytest.mark.parametrize(
     ("host", "name"), [("a.test", "a.test"), ("a.test.", "a.test"), ("[::1]", "::1"), ("127.0.0.1", "127.0.0.1")]
 )
