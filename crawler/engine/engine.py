@@ -76,6 +76,10 @@ class SystemClock:
 class CrawlClient(Fetches, Protocol):
     """The HTTP client, as the engine sees it (`fetch.http_client`)."""
 
+    def needs_lookup(self, origin: Origin) -> bool: ...
+
+    async def look_up(self, origin: Origin) -> bool: ...
+
     def prepare(self, options: ClientOptions) -> Generation | None: ...
 
     def reconfigure(self, generation: Generation) -> None: ...
@@ -143,6 +147,8 @@ class Engine:
             blocklist=self.blocklist,
             quiet=quiet,
             on_event=observer.event,
+            needs_lookup=lambda origin: self.client.needs_lookup(origin),
+            look_up=lambda origin: self.client.look_up(origin),
         )
         self.host_table, self.revisits = self.scheduler.host_table, self.scheduler.revisits
         self.client = client(address_limiter=self.scheduler.address_limiter, permits=self._permits, bandwidth=bandwidth)
@@ -200,6 +206,7 @@ class Engine:
         large_pages = asyncio.Semaphore(LARGE_AT_ONCE)
         self.workers = [
             Worker(
+                queue=queue,
                 scheduler=self.scheduler,
                 url_policy=self.url_policy,
                 client=self.client,
@@ -214,7 +221,11 @@ class Engine:
                 url_list_policy=self.url_list_policy,
                 observer=observer,
             )
-            for _ in range(engine.workers)
+            for queue, number in (
+                (self.scheduler.queue, engine.workers),
+                (self.scheduler.first_contacts, options.first_contacts),
+            )
+            for _ in range(number)
         ]
         self.crawl = Crawl(
             scheduler=self.scheduler,
@@ -484,6 +495,7 @@ class Engine:
             Bounded("parsed robots.txt", "bytes", self.url_policy.rules.bytes, RULES_BYTES),
             Bounded("recent URL keys", "bytes", recent_keys_bytes, recent_keys_bytes),
             Bounded("URLs ready", "entries", buffered, PREFETCH_TOTAL),
+            Bounded("first contacts", "entries", self.scheduler.contacts.in_flight, self.options.first_contacts),
             Bounded("hosts", "entries", len(self.host_table.hosts), self.options.engine.active_hosts),
         ]
 

@@ -134,6 +134,17 @@ class HttpClient:
         """Get one URL of `origin`, as `Fetcher.fetch`."""
         return self._current.fetcher.fetch(origin, task)
 
+    def needs_lookup(self, origin: Origin) -> bool:
+        """Whether a request to the origin would wait for a name server. Through a proxy none does: it has the names."""
+        current = self._current
+        if current.pool.has_idle(origin) or current.options.network.proxy is not None:
+            return False
+        return not current.resolver.is_known(origin.host)
+
+    async def look_up(self, origin: Origin) -> bool:
+        """Look the name of the origin up, for the next request. Returns whether it has an address."""
+        return await self._current.resolver.look_up(origin.host)
+
     def request_for(self, origin: Origin, task: Task) -> bytes:
         """The bytes of the request that `fetch` would send."""
         return self._current.fetcher.request_for(origin, task)

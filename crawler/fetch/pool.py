@@ -325,6 +325,11 @@ class Pool:
 
     # -- status
 
+    def has_idle(self, origin: Origin) -> bool:
+        """Whether an idle connection to the origin is kept, so that a request needs no new one."""
+        slots = self._slots.get(origin)
+        return slots is not None and bool(slots.idle)
+
     def stats(self) -> PoolStats:
         return self._statistics.stats(idle=len(self._idle), opening=self._opening, waiting=len(self._waiting))
 

@@ -501,7 +501,15 @@ class EngineSection(Section):
         restart=True,
         most=1_000_000,
     )
-    workers: t.Count = _key(_ENGINE.workers, "Visits at once.", restart=True, most=20_000)
+    workers: t.Count = _key(
+        _ENGINE.workers, "Visits at once to hosts that have responded before.", restart=True, most=20_000
+    )
+    first_contacts: t.Count = _key(
+        _ENGINE.first_contacts,
+        "Visits at once to hosts that never responded, beside the workers; at most half of fetch.connections.",
+        restart=True,
+        most=20_000,
+    )
     lease_size: t.Count = _key(
         _ENGINE.lease_size,
         "URLs of one origin fetched in sequence on one connection, if the delay is 0.",

@@ -1,6 +1,7 @@
 """A scripted HTTP client for the engine, and the responses that it gives."""
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ from crawler.core.models import (
 from crawler.fetch.connection import Exchange
 from crawler.fetch.fetcher import AddressNotReady, AddressRateLimit
 from crawler.fetch.http_client import Generation
+from crawler.fetch.net.errors import ResolveError
+from crawler.fetch.net.resolver import CachingResolver, DnsResult
 from crawler.fetch.options import ClientOptions
 from crawler.fetch.pool_statistics import REQUEST_BOUNDS, HostConnections, PoolStats
 from tests.support.virtual_time import EPOCH, LoopClock
@@ -68,6 +71,26 @@ def failed(error_type: ErrorType, *, retryable: bool = True) -> Failed:
     return Failed(error_type, error_type.value, retryable)
 
 
+class ScriptedNames:
+    """A Lookup on the loop's own time. `answer` gives the result of a name and the seconds until it comes; infinity:
+    it never comes. `asked` are the names, in order, with the time.
+    """
+
+    def __init__(self, answer: Callable[[str], tuple[DnsResult, float]]) -> None:
+        self._answer = answer
+        self.asked: list[tuple[str, float]] = []
+
+    def start(self, host: str, deliver: Callable[[DnsResult], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.asked.append((host, loop.time()))
+        result, after_s = self._answer(host)
+        if after_s < math.inf:
+            loop.call_later(after_s, deliver, result)
+
+    async def close(self) -> None:
+        return
+
+
 @dataclass(frozen=True)
 class SentRequest:
     """A request as the server saw it: times are monotonic, `called` is when `fetch` was called."""
@@ -86,7 +109,8 @@ class SentRequest:
 class Web:
     """A scripted fetcher. `pages` maps a URL to its result, or to several (each once, then the last for ever);
     `other` gives the result of any other URL. `addresses` maps a host to its address. A request takes `dial_s` before
-    it enters the rate limit of its address, and `takes_s` after it.
+    it enters the rate limit of its address, and `takes_s` after it. `resolver`: how names are looked up; None: they are
+    known. `waited_s` is the time that each request waited for it.
     """
 
     clock: LoopClock
@@ -99,6 +123,8 @@ class Web:
     requests: list[SentRequest] = field(default_factory=list)
     shut: int = 0
     in_flight: int = 0
+    resolver: CachingResolver | None = None
+    waited_s: list[tuple[str, float]] = field(default_factory=list)
     before: Callable[[Origin, Task], None] = lambda origin, task: None
     _times: Counter[str] = field(default_factory=Counter)
 
@@ -106,6 +132,15 @@ class Web:
         self.before(origin, task)
         called = self.clock.mono()
         address = self.addresses.get(origin.host, ADDRESS)
+        if self.resolver is not None:
+            try:
+                await self.resolver.resolve(origin.host)
+            except ResolveError as error:
+                result = failed(error.error_type)
+                self.requests.append(SentRequest(task.url, origin, task, "", called, called, self.clock.mono(), result))
+                return result
+            finally:
+                self.waited_s.append((origin.host, self.clock.mono() - called))
         dial_s = self.dial_s(origin)
         if dial_s:
             await asyncio.sleep(dial_s)
@@ -136,6 +171,13 @@ class Web:
             return scripted
         self._times[task.url] += 1
         return scripted[min(self._times[task.url], len(scripted)) - 1]
+
+    def needs_lookup(self, origin: Origin) -> bool:
+        return self.resolver is not None and not self.resolver.is_known(origin.host)
+
+    async def look_up(self, origin: Origin) -> bool:
+        assert self.resolver is not None
+        return await self.resolver.look_up(origin.host)
 
     # -- what else the engine calls of its client
 

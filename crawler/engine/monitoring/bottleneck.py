@@ -13,7 +13,7 @@ the one that would have to end first.
  7. nothing to do (empty)
  8. fetch.bandwidth
  9. the processor
-10. requests in flight (network)
+10. requests in flight, names that are looked up, first contacts (network)
 11. visits that must be stored first (disk)
 12. blocks that cover most of the queue (operator)
 13. delays and back-off (politeness)
@@ -119,7 +119,8 @@ class Conditions:
 
     `outage` is the text about an outage, "" if there is none. `disk_reason` is the reason why nothing can be stored, ""
     if it can. `opens_at` is the time at which fetch.hours open (UTC), None while they are open. `requests` counts the
-    requests whose response is not complete; the oldest was sent `oldest_s` ago. `hosts_with_work` counts hosts with
+    requests whose response is not complete; the oldest was sent `oldest_s` ago. `lookups` counts names that are looked
+    up, `contacts` hosts that never responded and wait for a first request. `hosts_with_work` counts hosts with
     URLs that neither a limit nor a block holds back; `hosts_delayed` counts those of them that have a delay and do not
     back off. Of these, `hosts_adaptive` have a longer delay since they respond slowly, at most `adaptive_s`, and
     `hosts_crawl_delay` by Crawl-delay, at most `crawl_delay_s`. `next_s` is the time until one of them may be
@@ -142,6 +143,8 @@ class Conditions:
     workers: int = 1
     requests: int = 0
     oldest_s: float = 0.0
+    lookups: int = 0
+    contacts: int = 0
     hosts_with_work: int = 0
     hosts_delayed: int = 0
     hosts_adaptive: int = 0
@@ -206,12 +209,11 @@ def _limit(c: Conditions) -> tuple[Bottleneck, str]:
         return Bottleneck.BANDWIDTH, f"fetch.bandwidth: {size(c.bytes_per_s)}/s are received"
     if c.cpu_percent > CPU_BOUND_PERCENT:
         return Bottleneck.CPU, f"the processor: {share(c.cpu_percent / 100)} of one core is in use"
-    # While a worker is free, hosts with work that have no request in flight wait for their delay.
+    # While a worker is free, hosts with work that wait for nothing of the network wait for their delay.
     by_delay = max(1, c.hosts_delayed // 2) if c.hosts_delayed else 0
-    if c.requests and not (has_work and c.requests <= by_delay and c.in_flight < c.workers):
-        return Bottleneck.NETWORK, (
-            f"the network: {count(c.requests, 'request')} in flight, the oldest for {duration(c.oldest_s)}"
-        )
+    by_network = c.requests + c.lookups + c.contacts
+    if by_network and not (has_work and by_network <= by_delay and c.in_flight < c.workers):
+        return Bottleneck.NETWORK, f"the network: {', '.join(_network(c))}"
     if not has_work:
         return Bottleneck.DISK, "the disk: what was fetched last is being stored"
     hosts = f"{count(c.hosts_with_work, 'host')} with work"
@@ -223,6 +225,16 @@ def _limit(c: Conditions) -> tuple[Bottleneck, str]:
         return Bottleneck.OPERATOR, f"{'; '.join(described(c.backlog))}; {next_one}"
     why = "; ".join(described([one for one in c.backlog if one.reason is not LeftReason.BLOCKED]))
     return Bottleneck.POLITENESS, f"politeness: {hosts}, all backing off; {next_one}{f': {why}' if why else ''}"
+
+
+def _network(c: Conditions) -> Iterator[str]:
+    """What is waited for that other machines have to do."""
+    if c.requests:
+        yield f"{count(c.requests, 'request')} in flight, the oldest for {duration(c.oldest_s)}"
+    if c.lookups:
+        yield f"{count(c.lookups, 'name')} to be looked up"
+    if c.contacts:
+        yield f"{count(c.contacts, 'new host')} waiting for others that do not respond (engine.first_contacts)"
 
 
 def _delays(c: Conditions) -> str:

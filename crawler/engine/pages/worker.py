@@ -74,13 +74,14 @@ class Commits(Protocol):
 
 
 class Worker:
-    """One of `engine.workers` coroutines. All of them share the same parts. `large_pages` is a semaphore of
-    LARGE_AT_ONCE.
+    """One of `engine.workers` coroutines, or of `engine.first_contacts`. All of them share the same parts but `queue`,
+    which has their leases. `large_pages` is a semaphore of LARGE_AT_ONCE.
     """
 
     def __init__(
         self,
         *,
+        queue: asyncio.Queue[Lease],
         scheduler: Scheduler,
         url_policy: UrlPolicy,
         client: Fetches,
@@ -95,7 +96,7 @@ class Worker:
         url_list_policy: UrlListPolicy,
         observer: Observer,
     ) -> None:
-        self._queue = scheduler.queue
+        self._queue = queue
         self._scheduler = scheduler
         self._host_table = scheduler.host_table
         self._url_policy = url_policy

@@ -39,6 +39,8 @@ class Host:
     rules: RuleSet | None = None  # of its robots.txt, for this crawler; dropped when memory is short
     robots_pending: bool = False  # a request for robots.txt is queued or in flight
     rules_pending: bool = False  # the rules are being read from the store
+    has_address: bool | None = None  # what the lookup ahead of its next lease found; None: there was none
+    is_waiting: bool = False  # for a lookup of its name, or for room among first contacts
     limit_reached: bool = False  # a limit on URLs forbids all tasks that it has left
     is_blocked: bool = False  # by an operator
     transient_failures: int = 0  # responses such as 500 in succession
@@ -53,7 +55,7 @@ class Host:
     def is_pinned(self) -> bool:
         """Whether it must stay in memory: something of it is in flight, being read, or not stored yet."""
         is_busy = self.leases or self.auxiliary or self.pins or len(self.leased) > len(self.buffer)
-        return bool(is_busy or self.filling or self.rules_pending or self.robots_pending)
+        return bool(is_busy or self.filling or self.rules_pending or self.robots_pending or self.is_waiting)
 
     @property
     def backlog(self) -> int:

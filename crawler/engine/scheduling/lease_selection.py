@@ -1,9 +1,9 @@
 """Lease selection: the next lease of a politeness key that is due, and the time at which the key is checked again.
 
-It reads the host table, both rate limiters and the prefetched tasks.
+It reads the host table, both rate limiters, the prefetched tasks and the contacts.
 
 Invariant: a request is leased only when its politeness key, its origin and, as far as known, its address are open, and
-its origin's robots verdict is known.
+its origin's robots verdict is known. Except in an outage, the name of its origin was looked up.
 """
 
 import itertools
@@ -17,7 +17,7 @@ from crawler.core.options import PolitenessOptions
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import AuxiliaryRequest, Host, PolitenessKey
 from crawler.engine.scheduling.host_table import HostTable
-from crawler.engine.scheduling.prefetch import Prefetch
+from crawler.engine.scheduling.prefetch import Contacts, Prefetch
 from crawler.engine.scheduling.ready_queue import ANY_WIDTH, NEVER, ReadyQueue
 from crawler.engine.scheduling.restrictions import CrawlRateLimiter
 
@@ -34,6 +34,7 @@ class LeaseSelection:
         host_table: HostTable,
         ready_queue: ReadyQueue,
         prefetch: Prefetch,
+        contacts: Contacts,
         crawl_rate_limiter: CrawlRateLimiter,
         clock: Clock,
         politeness: PolitenessOptions,
@@ -49,6 +50,7 @@ class LeaseSelection:
         self._host_table = host_table
         self._ready_queue = ready_queue
         self._prefetch = prefetch
+        self._contacts = contacts
         self._address_limiter = ready_queue.address_limiter
         self._crawl_rate_limiter = crawl_rate_limiter
         self._clock = clock
@@ -159,13 +161,14 @@ class LeaseSelection:
                 request.host.robots_pending = False
                 request.host.auxiliary -= 1
                 continue
-            if request.host.politeness.open_mono <= mono:
+            if request.host.politeness.open_mono <= mono and self._may_begin(request.host, request.origin, key, mono):
                 return self._issue(key, request.host, request.origin, (request.task,), mono)
             key.auxiliary.append(request)
         return None
 
     def _auxiliary_opens(self, key: PolitenessKey) -> float:
-        first = min((request.host.politeness.open_mono for request in key.auxiliary), default=NEVER)
+        opens = (one.host.politeness.open_mono for one in key.auxiliary if not one.host.is_waiting)
+        first = min(opens, default=NEVER)
         return max(key.auxiliary_open_mono, first)
 
     def _host_opens(self, host: Host, mono: float) -> float | None:
@@ -192,6 +195,8 @@ class LeaseSelection:
         has_delay = host.key.delay_s > 0 or self._address_limiter.has_delay
         if host.leases >= (1 if has_delay else self._connection_limit(host)):
             return NEVER
+        if not (host.is_disabled or self._may_begin(host, host.origin, host.key, mono)):
+            return NEVER
         if host.peer is None:
             return None
         opens = self._address_limiter.opens_at(host.peer)
@@ -199,6 +204,12 @@ class LeaseSelection:
             self._ready_queue.wait_for_address(host.key, host.peer, opens)
             return NEVER
         return None if self._ready_queue.claim_address(host.key, host.peer) else NEVER
+
+    def _may_begin(self, host: Host, origin: Origin, key: PolitenessKey, mono: float) -> bool:
+        """Whether a lease would wait neither for a name server nor for room among first contacts. In an outage the one
+        request that leaves waits for both itself.
+        """
+        return self._host_table.outage.is_on or self._contacts.may_begin(host, origin, key, mono)
 
     def _connection_limit(self, host: Host) -> int:
         """The most connections to one host without a delay. If many hosts have work, a second connection to one of them
@@ -219,5 +230,6 @@ class LeaseSelection:
         host.requests += len(tasks)
         waited_s = max(0.0, mono - key.last_end_mono) if key.delay_s > 0 and key.last_end_mono is not None else 0.0
         lease = Lease(next(self._lease_ids), origin, host.id, tasks, mono, waited_s)
+        self._contacts.issued(lease, host)
         self._ready_queue.lease_issued(key, lease.id, host.peer if origin == host.origin else None)
         return lease

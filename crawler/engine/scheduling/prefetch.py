@@ -1,17 +1,20 @@
-"""Prefetch: tasks and rules of robots.txt, read from the store before hosts need them for a lease.
+"""Prefetch: tasks and rules of robots.txt, read from the store before hosts need them for a lease, and names, looked up
+before.
 
 Tasks are taken within the limits on URLs. Invariant: a task is in one buffer, in one lease, or in the store only.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final
 
-from crawler.core.models import Task
+from crawler.core.models import Lease, Origin, Task
 from crawler.engine.pages.traps import TrapWatch
 from crawler.engine.pages.url_policy import RobotsCache
-from crawler.engine.scheduling.host import Host
+from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.host_table import HostTable
 from crawler.engine.scheduling.restrictions import UrlLimits
 from crawler.frontier.base import Frontier, FrontierFull
@@ -23,6 +26,9 @@ PREFETCH_TOTAL: Final = (
 )
 PARSE_IN_THREAD_OVER: Final = 16 * 1024  # bytes of a robots.txt
 DISK_FULL_RETRY_S: Final = 1.0  # until the store is tried again after its disk was full
+# Lookups of names under way, and hosts with an address that wait for room. A third of all names takes the 5 s of a
+# timeout at worst: that is 600 new hosts a second. Unbound serves 1,024 clients at once by default.
+LOOKUPS_AT_ONCE: Final = 1_000
 
 
 class Prefetch:
@@ -202,3 +208,117 @@ class Prefetch:
             host.rules_pending = False
             self._running -= 1
         self._on_ready(host)
+
+
+class Contacts:
+    """What a lease waits for before it needs a connection: a lookup of the name, and, if the host never responded, room
+    among the first contacts. `needs_lookup` and `look_up` are those of the HTTP client.
+
+    First contacts have workers of their own, `at_once`, since each may wait for a silent host until a timeout. A host
+    without an address needs no room: its request fails at once. `schedule` is called with the key of a host that waits
+    no longer, and the time since when it could have had a lease.
+    """
+
+    def __init__(
+        self,
+        *,
+        needs_lookup: Callable[[Origin], bool],
+        look_up: Callable[[Origin], Awaitable[bool]],
+        at_once: int,
+        schedule: Callable[[PolitenessKey, float], None],
+    ) -> None:
+        self._needs_lookup = needs_lookup
+        self._look_up = look_up
+        self.at_once = at_once
+        self._schedule = schedule
+        self._wanted: deque[tuple[Host, Origin, PolitenessKey, float]] = deque()  # hosts that responded go first
+        self._lookups: dict[Host, asyncio.Task[None]] = {}
+        self._waiting: dict[Host, tuple[PolitenessKey, float]] = {}  # for room, in order of arrival
+        self._leases: set[int] = set()  # ids of those for the workers of first contacts
+
+    @property
+    def in_flight(self) -> int:
+        """Number of leases that workers of first contacts have, or are to have."""
+        return len(self._leases)
+
+    @property
+    def lookups(self) -> int:
+        """Number of hosts whose name is being looked up, or is to be."""
+        return len(self._wanted) + len(self._lookups)
+
+    @property
+    def waiting(self) -> int:
+        """Number of hosts that wait for room among the first contacts."""
+        return len(self._waiting)
+
+    @property
+    def has_unstarted(self) -> bool:
+        """Whether there are lookups to start."""
+        if not self._wanted:
+            return False
+        waiting = 0 if self._wanted[0][0].ever_responded else len(self._waiting)
+        return len(self._lookups) + waiting < LOOKUPS_AT_ONCE
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Start the lookups that are wanted, within LOOKUPS_AT_ONCE."""
+        while self.has_unstarted:
+            host, origin, key, since_mono = self._wanted.popleft()
+            self._lookups[host] = group.create_task(self._resolve(host, origin, key, since_mono))
+
+    def stop(self) -> None:
+        """End the lookups."""
+        self._wanted.clear()
+        for lookup in self._lookups.values():
+            lookup.cancel()
+
+    async def _resolve(self, host: Host, origin: Origin, key: PolitenessKey, since_mono: float) -> None:
+        if not (host.is_blocked or host.is_disabled):
+            host.has_address = await self._look_up(origin)
+        del self._lookups[host]
+        host.is_waiting = False
+        self._schedule(key, since_mono)
+
+    # -- leases
+
+    def may_begin(self, host: Host, origin: Origin, key: PolitenessKey, mono: float) -> bool:
+        """Whether a lease of the host may be issued now. If not, its key is scheduled as soon as it may."""
+        if host.has_address is None and self._needs_lookup(origin):
+            if not host.is_waiting:
+                host.is_waiting = True
+                want = self._wanted.appendleft if host.ever_responded else self._wanted.append
+                want((host, origin, key, mono))
+            return False
+        if host.ever_responded or host.has_address is False or len(self._leases) < self.at_once:
+            return True
+        if not host.is_waiting:
+            host.is_waiting = True
+            self._waiting[host] = key, mono
+        return False
+
+    def issued(self, lease: Lease, host: Host) -> None:
+        """Note a lease that was issued."""
+        if not (host.ever_responded or host.has_address is False or host.is_disabled):
+            self._leases.add(lease.id)
+            if self._waiting.pop(host, None) is not None:
+                host.is_waiting = False
+        host.has_address = None
+
+    def is_first(self, lease: Lease) -> bool:
+        """Whether a lease is for the workers of first contacts."""
+        return lease.id in self._leases
+
+    def lease_ended(self, lease: Lease) -> None:
+        """Let the next host in if the lease was a first contact."""
+        if lease.id in self._leases:
+            self._leases.discard(lease.id)
+            self._let_in(1)
+
+    def fill(self) -> None:
+        """Use the room that is left by hosts that were let in and got no lease, after all keys that are due."""
+        self._let_in(self.at_once)
+
+    def _let_in(self, number: int) -> None:
+        for host in list(itertools.islice(self._waiting, max(0, min(number, self.at_once - len(self._leases))))):
+            key, since_mono = self._waiting.pop(host)
+            host.is_waiting = False
+            self._schedule(key, since_mono)

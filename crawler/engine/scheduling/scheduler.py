@@ -3,15 +3,16 @@
 Politeness keys wait in the ready queue until they may be requested, so that no worker sleeps for politeness. The lease
 selection then chooses one of the key's hosts.
 
-A worker takes a lease from `queue`. Before each request it calls `may_send`, after it `host_table.learn_result`, and at
-the end `lease_ended`. After a commit the committer calls `discoveries_stored`, and `visit_stored` for each visit.
+A worker takes a lease from `queue`, or from `first_contacts` if it is one of those for hosts that never responded.
+Before each request it calls `may_send`, after it `host_table.learn_result`, and at the end `lease_ended`. After a
+commit the committer calls `discoveries_stored`, and `visit_stored` for each visit.
 
 Invariant: a lease is out from its issue to `lease_ended`, once, and its unfinished tasks go back where they came from.
 """
 
 import asyncio
 import random
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 
 from crawler.core.clock import Clock
@@ -27,7 +28,7 @@ from crawler.engine.scheduling.due_urls import DueUrls
 from crawler.engine.scheduling.host import AuxiliaryRequest, Host, PolitenessKey
 from crawler.engine.scheduling.host_table import HostTable, OnEvent, Woken
 from crawler.engine.scheduling.lease_selection import LeaseSelection
-from crawler.engine.scheduling.prefetch import Prefetch
+from crawler.engine.scheduling.prefetch import Contacts, Prefetch
 from crawler.engine.scheduling.ready_queue import NEVER, ReadyQueue
 from crawler.engine.scheduling.restrictions import (
     HOURS_RECHECK_S,
@@ -57,6 +58,8 @@ class Scheduler:
         blocklist: Blocklist,
         quiet: asyncio.Event,
         on_event: OnEvent,
+        needs_lookup: Callable[[Origin], bool],
+        look_up: Callable[[Origin], Awaitable[bool]],
     ) -> None:
         self.host_table = HostTable(
             politeness=options.politeness,
@@ -71,6 +74,7 @@ class Scheduler:
         self.url_limits = UrlLimits(options.scope)
         self._frontier = frontier
         self.queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=options.engine.workers)
+        self.first_contacts: asyncio.Queue[Lease] = asyncio.Queue()  # bounded by `contacts`
         self._clock = clock
         self.crawl_rate_limiter = crawl_rate_limiter
         self.revisits = Revisits(
@@ -89,11 +93,18 @@ class Scheduler:
             on_ready=self._prefetched,
             note_counts=self.note_counts,
         )
+        self.contacts = Contacts(
+            needs_lookup=needs_lookup,
+            look_up=look_up,
+            at_once=options.first_contacts,
+            schedule=self._ready_queue.schedule,
+        )
         self.traps = traps
         self._lease_selection = LeaseSelection(
             host_table=self.host_table,
             ready_queue=self._ready_queue,
             prefetch=self._prefetch,
+            contacts=self.contacts,
             crawl_rate_limiter=crawl_rate_limiter,
             clock=clock,
             politeness=options.politeness,
@@ -203,12 +214,16 @@ class Scheduler:
                         self.requeued(counts)
                 wait_s = await self._lease_ready()
                 self._prefetch.start(group)
+                self.contacts.start(group)
+                if wait_s > 0:
+                    self.contacts.fill()
                 self.workbench.start_if_due(group, paused=self.paused)
                 if self.revisits.wants_price:
                     group.create_task(self.revisits.solve(), name="price")
                 if self.is_quiet:
                     self._quiet.set()
                 await self._sleep(wait_s)
+            self.contacts.stop()
 
     async def _sleep(self, wait_s: float) -> None:
         wait_s = min(wait_s, self._due_s(), NEVER if self.paused else self.workbench.wait_s())
@@ -219,9 +234,10 @@ class Scheduler:
     def stop(self) -> None:
         """Issue no more leases, and take back those in `queue`."""
         self.stopping = True
-        while not self.queue.empty():
-            lease = self.queue.get_nowait()
-            self.lease_ended(lease, unfinished=lease.tasks, began=False)
+        for queue in (self.queue, self.first_contacts):
+            while not queue.empty():
+                lease = queue.get_nowait()
+                self.lease_ended(lease, unfinished=lease.tasks, began=False)
         self._wake.set()
 
     def wake(self) -> None:
@@ -248,11 +264,11 @@ class Scheduler:
                 self.leases_out[lease.id] = lease
                 if self.host_table.outage.is_on:
                     self._probe_id, self._probe_mono = lease.id, self._clock.mono() + OUTAGE_PROBE_S
-                await self.queue.put(lease)
-                if (
-                    self._prefetch.has_unstarted or self._due_s() <= 0 or self.workbench.wait_s() <= 0
-                ):  # under full load `take_due` never ends
-                    return 0.0
+                is_first = self.contacts.is_first(lease) and not self.host_table.outage.is_on
+                await (self.first_contacts if is_first else self.queue).put(lease)
+                is_wanted = self._prefetch.has_unstarted or self.contacts.has_unstarted
+                if is_wanted or self._due_s() <= 0 or self.workbench.wait_s() <= 0:
+                    return 0.0  # under full load `take_due` never ends
         return NEVER
 
     # -- one lease, in the order of its life
@@ -291,6 +307,7 @@ class Scheduler:
         if closed is not None:
             self._wait_for_address(lease, host, key, closed)
         del self.leases_out[lease.id]
+        self.contacts.lease_ended(lease)
         self._ready_queue.lease_ended(lease.id)
         now = self._clock.mono()
         host.leases -= 1
@@ -449,7 +466,12 @@ class Scheduler:
     @property
     def is_quiet(self) -> bool:
         """Whether no lease is out and nothing is being read from the store."""
-        is_read = self._prefetch.is_quiet and self.due_urls.is_quiet and (self.paused or self.workbench.is_quiet)
+        is_read = (
+            self._prefetch.is_quiet
+            and not self.contacts.lookups
+            and self.due_urls.is_quiet
+            and (self.paused or self.workbench.is_quiet)
+        )
         return not self.leases_out and is_read
 
     @property

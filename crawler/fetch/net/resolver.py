@@ -9,7 +9,7 @@ Invariant: a lookup calls `deliver` at most once.
 import asyncio
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import aiodns
@@ -35,6 +35,9 @@ _ACCEPT_PARTIAL_AT: Final = 0.9  # share of network.dns_timeout: then AAAA alone
 # A host name in a URL is complete. With the search list of resolv.conf, a name that does not exist would be looked up
 # below this machine's own domain, and other pages would be taken for its own. EDNS is the default of c-ares.
 _FLAGS: Final = pycares.ARES_FLAG_EDNS | pycares.ARES_FLAG_NOSEARCH | pycares.ARES_FLAG_NOALIASES
+
+# The failure of a lookup that was made ahead of a request. Its own TTL may be over before the request can be made.
+KEPT_S: Final = 60.0
 
 _V4: Final = socket.AF_INET
 _V6: Final = socket.AF_INET6
@@ -71,6 +74,10 @@ class Lookup(Protocol):
 class _CachedLookup:
     result: DnsResult
     expires_mono: float
+    kept_mono: float = 0.0  # a failure that was looked up ahead is kept for the next request until then
+
+    def is_valid(self, mono: float) -> bool:
+        return max(self.expires_mono, self.kept_mono) > mono
 
 
 class CachingResolver:
@@ -93,6 +100,23 @@ class CachingResolver:
     def cache_limit(self) -> int:
         return self._options.dns_cache_size
 
+    def is_known(self, host: str) -> bool:
+        """Whether `resolve` would return or raise at once."""
+        entry = self._cache.get(host.rstrip("."))
+        return (entry is not None and entry.is_valid(self._clock.mono())) or self.configured(host) is not None
+
+    async def look_up(self, host: str) -> bool:
+        """Look a host up ahead of a request: `resolve` has the result at once. Returns whether there is an address."""
+        try:
+            await self.resolve(host)
+        except ResolveError:
+            name = host.rstrip(".")
+            entry = self._cache.get(name)
+            if entry is not None and isinstance(entry.result, ResolveError):
+                self._cache[name] = replace(entry, kept_mono=self._clock.mono() + KEPT_S)
+            return False
+        return True
+
     async def resolve(self, host: str) -> tuple[str, ...]:
         """The addresses of a host, best first. Raises ResolveError: not found, failed or timed out."""
         configured = self.configured(host)
@@ -100,8 +124,10 @@ class CachingResolver:
             return self._in_family(host, configured)
         name = host.rstrip(".")
         entry = self._cache.get(name)
-        if entry is not None and entry.expires_mono > self._clock.mono():
+        if entry is not None and entry.is_valid(self._clock.mono()):
             result = entry.result
+            if entry.kept_mono:
+                self._cache[name] = replace(entry, kept_mono=0.0)
         else:
             future = self._lookups.get(name)
             if future is None:

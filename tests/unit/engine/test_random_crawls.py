@@ -23,10 +23,13 @@ from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.outcomes import backs_off_origin, is_outage_error
 from crawler.core.politeness import CLOCK_GUARD_S, address_delay, politeness_key, retry_after_s
 from crawler.engine.options import EngineOptions
+from crawler.fetch.net.errors import ResolveError
+from crawler.fetch.net.resolver import CachingResolver, DnsAnswer, DnsResult
+from crawler.fetch.options import NetworkOptions
 from crawler.obs.events import Event
 from tests.support.engine import Harness
 from tests.support.quick_frontier import QuickFrontier
-from tests.support.scripted_web import SentRequest, failed, page, response
+from tests.support.scripted_web import ScriptedNames, SentRequest, failed, page, response
 from tests.support.virtual_time import run
 
 FAULTS = (
@@ -85,6 +88,13 @@ class World:
                 return failed(self.rng.choice(FAULTS))
 
 
+def name_lookup(rng: random.Random) -> tuple[DnsResult, float]:
+    """The result of a name server that is slow or silent now and then."""
+    if rng.random() < 0.9:
+        return DnsAnswer(("192.0.2.1",), 0.0), rng.random() * 0.1
+    return ResolveError(ErrorType.DNS_FAILURE, "SERVFAIL"), rng.choice((0.0, 3.0, math.inf))
+
+
 def long_walk(number: int) -> int:
     """One of those for a million; at the top of the module for the sake of other processes."""
     return walk(number, urls=2_000)
@@ -105,6 +115,7 @@ def walk(number: int, *, urls: int) -> int:
     )
     options = EngineOptions(
         workers=rng.choice((3, 24)),
+        first_contacts=rng.choice((1, 3, 24)),
         lease_size=6,
         linger_s=90_000.0,
         min_free=0,
@@ -127,6 +138,9 @@ def walk(number: int, *, urls: int) -> int:
         web.other = world.respond
         web.addresses = {world.name(n): f"192.0.2.{n % 7}" for n in range(hosts)}
         web.dial_s = lambda origin: rng.choice((0.0, 0.0, 0.03))
+        if rng.random() < 0.5:
+            ttls = NetworkOptions(dns_min_ttl_s=rng.choice((0.5, 60.0)), dns_cache_size=rng.choice((2, 100)))
+            web.resolver = CachingResolver(ScriptedNames(lambda name: name_lookup(rng)), ttls, engine.clock)
         web.takes_s = lambda origin, task: rng.random() * (6.0 if rng.random() < 0.05 else 0.2)
 
         assert await engine.run() is StoppedBy.EMPTY
@@ -165,7 +179,7 @@ def check_delays(asked: list[SentRequest], politeness: PolitenessOptions) -> Non
             slow[key] = 5 * one.result.timings.first_byte_s
     if (delay_s := address_delay(politeness)) > 0:
         ends.clear()
-        for one in sorted(asked, key=lambda one: one.begin):
+        for one in sorted((one for one in asked if one.address), key=lambda one: one.begin):
             assert one.begin >= ends.get(one.address, -99.0) + delay_s, f"{one.address} was requested too early"
             ends[one.address] = one.end
 
@@ -180,7 +194,8 @@ def outages_of(engine: Harness) -> list[tuple[float, float]]:
 
 def check_backoffs(asked: list[SentRequest], politeness: PolitenessOptions, outages: list[tuple[float, float]]) -> None:
     """After 429 and 503 the key backs off, after a broken connection the origin does. Once an outage is detected, there
-    is no back-off for failures during it and those since the last response before it.
+    is no back-off for failures during it and those since the last response before it. A name that is known not to
+    resolve fails in no time, perhaps for several requests at once.
     """
     answered = sorted(one.end for one in asked if isinstance(one.result, Fetched))
     suspect: dict[Origin, list[tuple[float, float]]] = {}  # failures that may be ours: end, end of the back-off
@@ -194,7 +209,7 @@ def check_backoffs(asked: list[SentRequest], politeness: PolitenessOptions, outa
     closed: dict[str | Origin, float] = {}
     ended = sorted(asked, key=lambda one: one.end, reverse=True)
     for one in sorted(asked, key=lambda one: one.called):
-        while ended and ended[-1].end <= one.called:
+        while ended and (ended[-1].end < one.called or ended[-1].called < ended[-1].end == one.called):
             before = ended.pop()
             result, until = before.result, before.end
             if isinstance(result, Fetched) and result.head.status_code in (429, 503):

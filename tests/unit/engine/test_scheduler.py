@@ -500,23 +500,29 @@ def test_unfinished_tasks_of_a_lease_go_back_to_the_front_once() -> None:
     run(main())
 
 
-def test_stop_takes_back_what_waits_in_the_queue() -> None:
+@pytest.mark.parametrize("responded", [True, False])
+def test_stop_takes_back_what_waits_in_the_queues(responded: bool) -> None:
     """No lease is issued any more, and no URL stays reserved."""
 
     async def main() -> None:
         engine = Harness(
-            *(f"https://h{n}.test/" for n in range(8)), engine=replace(OPTIONS, workers=4), politeness=AT_ONCE
+            *(f"https://h{n}.test/" for n in range(8)),
+            engine=replace(OPTIONS, workers=4, first_contacts=4),
+            politeness=replace(AT_ONCE, robots="ignore"),
         )
         await engine.open()
         await engine.scheduler.start()
+        for host in engine.host_table.hosts.values():
+            host.ever_responded = responded
+        queue = engine.scheduler.queue if responded else engine.scheduler.first_contacts
         async with asyncio.TaskGroup() as group:
             group.create_task(engine.scheduler.run())
             await elapse(1.0)
-            assert engine.scheduler.queue.full()
+            assert queue.qsize() == 4
             engine.scheduler.stop()
             await elapse(1.0)
-            while not engine.scheduler.queue.empty():  # one that was put just then: workers end it
-                lease = engine.scheduler.queue.get_nowait()
+            while not queue.empty():  # one that was put just then: workers end it
+                lease = queue.get_nowait()
                 engine.scheduler.lease_ended(lease, unfinished=lease.tasks, began=False)
         assert engine.scheduler.leases_out == {}
         assert engine.scheduler.url_limits.reserved == 0

@@ -5,12 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from crawler.core.enums import CloseReason
-from crawler.core.models import Fetched, Origin, Task
+from crawler.core.enums import CloseReason, ErrorType
+from crawler.core.models import Failed, Fetched, Origin, Task
 from crawler.fetch.http1.message import LocalProtocolError
 from crawler.fetch.http_client import Generation, HttpClient
-from crawler.fetch.options import ClientOptions, FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
+from crawler.fetch.options import ClientOptions, FetchOptions, IdentityOptions, NetworkOptions, ProxyOptions, TlsOptions
 from tests.support.fetching import RecordingLimiter, SkewedClock
+from tests.support.nameserver import Zone, nameserver
 from tests.support.scripted_server import ok, serve, table
 
 NETWORK = NetworkOptions(allow_private=("127.0.0.0/8",), resolve=(("*.test", ("127.0.0.1",)),))
@@ -18,8 +19,8 @@ OPTIONS = ClientOptions(identity=IdentityOptions("before/1"), network=NETWORK)
 OTHER = replace(OPTIONS, identity=IdentityOptions("after/1"), fetch=FetchOptions(bandwidth=1_000_000))
 
 
-def client_of(options: ClientOptions = OPTIONS) -> HttpClient:
-    return HttpClient(options, clock=SkewedClock(), address_limiter=RecordingLimiter(), memory=1 << 20)
+def client_of(options: ClientOptions = OPTIONS, clock: SkewedClock | None = None) -> HttpClient:
+    return HttpClient(options, clock=clock or SkewedClock(), address_limiter=RecordingLimiter(), memory=1 << 20)
 
 
 def put_in_force(client: HttpClient, options: ClientOptions) -> None:
@@ -142,3 +143,30 @@ async def test_the_status_has_amounts_in_memory_with_limits() -> None:
     assert held["bodies"] == ("bytes", 0, 1 << 20)
     assert held["connections"] == ("entries", 0, 7)
     await client.close()
+
+
+async def test_a_lookup_is_needed_for_an_unknown_name_without_a_connection() -> None:
+    """Not while a connection is idle, not for names that are known not to exist, and not through a proxy."""
+    async with nameserver({"a.test": Zone(["127.0.0.1"], ttl=1)}) as ns, serve(table({"/": ok()})) as server:
+        network = NetworkOptions(allow_private=("127.0.0.0/8",), nameservers=(ns.address,), dns_min_ttl_s=1.0)
+        clock = SkewedClock()
+        client = client_of(replace(OPTIONS, network=network), clock)
+        known, dead = Origin("http", "a.test", server.port), Origin("http", "dead.test", server.port)
+        assert client.needs_lookup(known)
+        assert [await client.look_up(known), await client.look_up(dead)] == [True, False]
+        assert not client.needs_lookup(known)
+        assert not client.needs_lookup(dead)
+        queries = len(ns.queries)
+        result = await client.fetch(dead, Task(1, f"{dead}/"))
+        assert isinstance(result, Failed)
+        assert result.error_type is ErrorType.DNS_NOT_FOUND
+        assert isinstance(await client.fetch(known, Task(2, f"{known}/")), Fetched)
+        assert len(ns.queries) == queries
+        clock.offset += 30.0  # the answer has expired, the connection is idle
+        assert not client.needs_lookup(known)
+        client.cut(lambda origin: True)
+        assert client.needs_lookup(known)
+        await client.close()
+        proxied = client_of(replace(OPTIONS, network=replace(network, proxy=ProxyOptions("proxy.test", 3128))))
+        assert not proxied.needs_lookup(known)
+        await proxied.close()

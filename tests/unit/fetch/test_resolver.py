@@ -186,3 +186,29 @@ async def test_close_ends_what_is_under_way():
     with pytest.raises(ResolveError):
         await waiting
     assert lookup.closed
+
+
+async def test_a_failure_that_was_looked_up_ahead_is_there_for_the_next_request_and_then_expires():
+    """The first request does not wait for the name server again, however short the TTL of a failure is."""
+    clock = FakeClock()
+    lookup = ScriptedLookup({"a.test": ResolveError(ErrorType.DNS_TIMEOUT, "timeout"), "b.test": A})
+    r = resolver(lookup, clock)
+    assert not r.is_known("a.test")
+    assert [await r.look_up("a.test"), await r.look_up("b.test."), await r.look_up("192.0.2.7")] == [False, True, True]
+    clock.time += 59.0
+    assert r.is_known("a.test.")
+    with pytest.raises(ResolveError):
+        await r.resolve("a.test.")
+    assert lookup.asked == ["a.test", "b.test"]
+    assert not r.is_known("a.test")
+    clock.time += 300.0
+    assert not r.is_known("b.test")
+
+
+async def test_failures_count_for_the_bound_of_the_cache():
+    """A list of dead names does not grow it."""
+    lookup = ScriptedLookup({f"{n}.test": ResolveError(ErrorType.DNS_NOT_FOUND, "NXDOMAIN") for n in range(50)})
+    r = resolver(lookup, dns_cache_size=8)
+    for n in range(50):
+        assert not await r.look_up(f"{n}.test")
+    assert r.cached == 8
