@@ -71,6 +71,11 @@ def leave_page_cache(path: Path) -> None:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def read_bytes(pid: int) -> int:
+    """Bytes that a process has had read from the disk. Source: proc_pid_io(5)."""
+    return int(Path(f"/proc/{pid}/io").read_text().partition("\nread_bytes:")[2].split()[0])
+
+
 def start(config: Path) -> tuple[subprocess.Popen[bytes], float, float]:
     """Start the daemon. Returns it, and its wall and CPU time until it was ready."""
     log = config.parent / "data" / "logs" / "events.jsonl"
@@ -106,12 +111,13 @@ def show(what: str, words: str) -> None:
 
 def measure_start(config: Path, label: str) -> None:
     process, wall_s, cpu_s = start(config)
-    at_once, _ = memory_of(process.pid)
+    at_once, read = memory_of(process.pid)[0], read_bytes(process.pid)
     time.sleep(AFTER_S)
     later, peak = memory_of(process.pid)
     stopped_s = stop(process)
-    show(label, f"{wall_s:.2f} s, {cpu_s:.2f} CPU-s; {at_once / 2**20:.0f} MiB when ready, {later / 2**20:.0f} MiB "
-                f"{AFTER_S:.0f} s later, {peak / 2**20:.0f} MiB at most; stopped in {stopped_s:.1f} s")  # fmt: skip
+    show(label, f"{wall_s:.2f} s, {cpu_s:.2f} CPU-s, {read / 2**20:.0f} MiB read; {at_once / 2**20:.0f} MiB when "
+                f"ready, {later / 2**20:.0f} MiB {AFTER_S:.0f} s later, {peak / 2**20:.0f} MiB at most; "
+                f"stopped in {stopped_s:.1f} s")  # fmt: skip
 
 
 def measure_crawl(config: Path, served: Network, seconds: float) -> None:
