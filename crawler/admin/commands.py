@@ -26,6 +26,7 @@ from crawler.engine.operations import (
     judge_added,
     parse_endings,
     release,
+    requeue,
     retry,
     takedown_result,
 )
@@ -137,7 +138,7 @@ class Commands:
             wanted = replace(wanted, host_ids=await _stored(host_ids(self._frontier, hosts)))
             if not wanted.host_ids:
                 raise CommandRefused(f"the store knows no host {' or '.join(hosts)}", Exit.FINDINGS)
-        counts = await _stored(self._frontier.requeue(wanted, dry_run=dry_run))
+        counts = await _stored(requeue(self._frontier, wanted, dry_run=dry_run))
         if not dry_run:
             self._scheduler.requeued(counts)
         return {"urls": sum(counts.values()), "hosts": len(counts), "dry_run": dry_run}

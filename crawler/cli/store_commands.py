@@ -157,7 +157,7 @@ def requeue(
                 ending = replace(wanted, host_ids=ids)
                 if not ids:
                     return None
-            counts = await frontier.requeue(ending, dry_run=dry_run)
+            counts = await operations.requeue(frontier, ending, dry_run=dry_run)
             return {"urls": sum(counts.values()), "hosts": len(counts)}
 
         result = with_store(crawl, store)

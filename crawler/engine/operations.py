@@ -20,11 +20,12 @@ from crawler.core.url import UrlError, key_of, parse_seed
 from crawler.engine.scheduling.host_table import RETRY_AFTER, Woken
 from crawler.engine.scheduling.restrictions import DOMAIN, Blocklist
 from crawler.engine.scheduling.scheduler import Scheduler
-from crawler.frontier.base import Batch, BlockedHost, EndedWith, Forgotten, Frontier, Leaving, Receipt, Wanted
+from crawler.frontier.base import Batch, BlockedHost, Forgotten, Frontier, Leaving, Receipt, UrlSelection, Wanted
 
 ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # the words that `requeue` accepts
 MAX_PRIORITY: Final = 1_000_000
 RELEASED_AT_ONCE: Final = 5_000  # suspects of one transaction, for which other calls wait
+_HOSTS_ONE_BY_ONE: Final = 1_000  # whose URLs are read by themselves; of more, all URLs are read in their order
 _WOKEN_AT_ONCE: Final = 512  # hosts read into memory together
 _WOKEN_NAMED: Final = 100  # hosts of one result
 _ORIGIN_ERRORS: Final = tuple(filter(backs_off_origin, ErrorType))
@@ -127,7 +128,7 @@ async def add(
     return receipt, {"added": new, "known": len(known) - len(gone), "refused": [*refused, *taken_down]}
 
 
-def parse_endings(errors: Sequence[str], statuses: Sequence[str]) -> EndedWith:
+def parse_endings(errors: Sequence[str], statuses: Sequence[str]) -> UrlSelection:
     """Parse the words of `requeue`: error_types and deny_reasons, and statuses such as "404" or "5xx".
 
     Raises ValueError, with a message for people, if a name is unknown or none is given.
@@ -149,7 +150,27 @@ def parse_endings(errors: Sequence[str], statuses: Sequence[str]) -> EndedWith:
             raise ValueError(_NO_STATUS.format(text))
     if not errors and not codes:
         raise ValueError("what ended how? Name an error_type, a deny_reason or a status")
-    return EndedWith(tuple(errors), tuple(sorted(codes)))
+    return UrlSelection(errors=tuple(errors), statuses=tuple(sorted(codes)))
+
+
+async def requeue(frontier: Frontier, selection: UrlSelection, *, dry_run: bool = False) -> Counter[int]:
+    """Queue the selected URLs; their attempts start over. Returns host id → number of URLs; with `dry_run` nothing is
+    changed. It runs in slices: after a crash only some may be queued.
+    """
+    counts: Counter[int] = Counter()
+    host_ids = selection.host_ids
+    is_one_by_one = host_ids is not None and len(host_ids) <= _HOSTS_ONE_BY_ONE
+    for host_id in host_ids if host_ids is not None and is_one_by_one else (None,):
+        after: int | None = None
+        while True:
+            found, after = await frontier.settled_urls(selection, after=after, host_id=host_id)
+            if dry_run:
+                counts.update(one.host_id for one in found)
+            elif found:
+                counts.update(await frontier.queue_urls([one.id for one in found]))
+            if after is None:
+                break
+    return counts
 
 
 async def retry(scheduler: Scheduler, frontier: Frontier, host_ids: Sequence[int]) -> dict[str, object]:
@@ -207,8 +228,8 @@ async def _queue_failed(frontier: Frontier, woken: Iterable[tuple[int, Origin, W
     ids = tuple(host_id for host_id, _, one in woken if one.effect not in (RetryEffect.KEPT, RetryEffect.BLOCKED))
     counts: Counter[int] = Counter()
     if ids:
-        counts.update(await frontier.requeue(EndedWith(errors=_ORIGIN_ERRORS, host_ids=ids)))
-        counts.update(await frontier.requeue(EndedWith(statuses=TEMPORARY_STATUSES, host_ids=ids)))
+        counts.update(await requeue(frontier, UrlSelection(errors=_ORIGIN_ERRORS, host_ids=ids)))
+        counts.update(await requeue(frontier, UrlSelection(statuses=TEMPORARY_STATUSES, host_ids=ids)))
     return counts
 
 

@@ -245,7 +245,7 @@ class Reevaluation:
             if state is UrlState.QUEUED:
                 changed += await self._deny(host, [(row.id, denied) for row, denied in verdicts if denied is not None])
             elif allowed := [row.id for row, denied in verdicts if denied is None]:
-                queued = await self._frontier.queue_again(allowed)
+                queued = await self._frontier.queue_urls(allowed, states=(UrlState.DENIED,))
                 self._scheduler.requeued(queued, are_retries=False)
                 changed += sum(queued.values())
         return changed

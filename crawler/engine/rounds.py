@@ -31,7 +31,7 @@ from crawler.core.revisit import VisitResult
 from crawler.engine.pages.revisits import finding_of
 from crawler.engine.scheduling.host_table import OnEvent
 from crawler.engine.scheduling.scheduler import Scheduler
-from crawler.frontier.base import Frontier, FrontierFull
+from crawler.frontier.base import Frontier, FrontierFull, UrlSelection
 from crawler.obs.events import Event
 
 SEEDS_AT_ONCE: Final = 1_000  # of a transaction
@@ -51,11 +51,19 @@ _COUNTED_AS: Final = {
 
 async def begin_round(frontier: Frontier, last: Round | None, *, now: float) -> Round:
     """The round that goes on with a start: `last` if something of it is left, else a new one."""
-    if last is not None and last.is_under_way and last.is_queued:
+    if last is not None and last.is_under_way:
         totals = frontier.totals()
-        if not totals.queued and not totals.waiting:  # the run before was killed when it was done
-            await frontier.end_round(now=now)
-    return await frontier.begin_round(now=now)
+        if not last.is_queued or totals.queued or totals.waiting:
+            return last
+        last = replace(last, ended_at=now)  # the run before was killed when it was done
+        await frontier.put_round(last)
+    return await _begin_next(frontier, last, now=now)
+
+
+async def _begin_next(frontier: Frontier, last: Round | None, *, now: float) -> Round:
+    begun = Round(1 if last is None else last.number + 1, now, last_id=await frontier.last_url_id())
+    await frontier.put_round(begun)
+    return begun
 
 
 async def to_the_end(change: Coroutine[None, None, None]) -> None:
@@ -74,6 +82,7 @@ class Rounds:
 
     def __init__(self, frontier: Frontier, scheduler: Scheduler, clock: Clock, on_event: OnEvent) -> None:
         self.current: Round | None = None
+        self._last: Round | None = None  # of an earlier run
         self._frontier = frontier
         self._scheduler = scheduler
         self._clock = clock
@@ -82,6 +91,7 @@ class Rounds:
 
     def load(self, last: Round | None) -> None:
         """Go on with the last round of the store, if it is under way."""
+        self._last = last
         if last is not None and last.is_under_way:
             self.current = last
 
@@ -96,11 +106,10 @@ class Rounds:
 
     async def begin(self, now: float) -> Round:
         """Begin a round, unless one is under way. Return the one under way. Raises FrontierFull."""
-        begun = await self._frontier.begin_round(now=now)
-        if self.current is None or self.current.number != begun.number:
-            self.current = begun
+        if self.current is None or not self.current.is_under_way:
+            self.current = await _begin_next(self._frontier, self.current or self._last, now=now)
         self._begun.set()
-        return begun
+        return self.current
 
     async def run(self) -> None:
         """Queue the URLs of rounds, slice by slice, until cancelled."""
@@ -114,15 +123,21 @@ class Rounds:
                 await asyncio.sleep(_DISK_FULL_PAUSE_S)
 
     async def _queue_slice(self) -> None:
-        if not self.is_queueing:
+        """Queue a slice of the URLs that were visited, but not since the round began. A visit dated later than now
+        counts as made before: the clock was set back.
+        """
+        if (current := self.current) is None or not self.is_queueing:
             return
-        blocklist = self._scheduler.host_table.blocklist
-        queued, after = await self._frontier.queue_round(
-            is_blocked=lambda host: blocklist.covers(host) is not None, now=self._clock.now()
-        )
-        assert self.current is not None
-        self.current = replace(after, counts=self.current.counts)
-        self._scheduler.requeued(queued)
+        selection = UrlSelection(_ENDS, not_visited=(current.started_at, self._clock.now()))
+        found, after = await self._frontier.settled_urls(selection, after=current.queued_to)
+        rows = await self._frontier.host_rows_of({one.host_id for one in found})
+        covers = self._scheduler.host_table.blocklist.covers
+        open_hosts = {row.id for row in rows if covers(row.origin.host) is None}
+        ids = [one.id for one in found if one.id <= current.last_id and one.host_id in open_hosts]
+        self._scheduler.requeued(await self._frontier.queue_urls(ids, states=_ENDS))
+        queued_to = current.last_id if after is None else min(after, current.last_id)
+        await self._frontier.put_round(replace(current, queued_to=queued_to))
+        self.current = replace(self.current or current, queued_to=queued_to)
 
     def counts_with(self, settlements: Iterable[Settlement]) -> RoundCounts | None:
         """The counts after `settlements` are stored; None if no round is under way."""
@@ -150,7 +165,8 @@ class Rounds:
     async def end(self, now: float) -> None:
         """The round is over, if there is one. Raises FrontierFull."""
         if self.current is not None and self.current.is_under_way:
-            await self._frontier.end_round(now=now)
+            current = replace(self.current, ended_at=now)
+            await self._frontier.put_round(current)
             self.current = current = replace(self.current, ended_at=now)
             fields = {"round": current.number, "started_at": timestamp(current.started_at)}
             self._on_event(Event.ROUND_OVER, fields | asdict(current.counts))
@@ -240,7 +256,7 @@ class Schedule:
     async def _queue_seeds(self) -> int:
         seeds, total = self._seeds(), 0
         while part := list(islice(seeds, SEEDS_AT_ONCE)):
-            queued = await self._frontier.queue_visited(part)
+            queued = await self._frontier.queue_urls(await self._frontier.known_ids(part), states=_ENDS)
             self._scheduler.requeued(queued)
             total += sum(queued.values())
         return total

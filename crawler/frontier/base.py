@@ -10,7 +10,7 @@ A URL is known for ever by (origin, key). If it is found again, its row does not
 shorter. Otherwise queued URLs would have to move within the order, for a link that was found only a few pages later.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
@@ -24,7 +24,6 @@ from crawler.core.models import (
     HostRow,
     HostTemplates,
     KeyRow,
-    Origin,
     RecordLocation,
     Round,
     RoundCounts,
@@ -246,15 +245,24 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
-class EndedWith:
-    """A selection of URLs by the end of their last visit. Empty and None select all.
+class UrlSelection:
+    """A selection of URLs that were visited, by their last visit. Empty and None select all.
 
     A URL that was denied after a response does not count as ended with its status.
     """
 
+    states: tuple[UrlState, ...] = ()
     errors: tuple[str, ...] = ()  # error_type, deny_reason
     statuses: tuple[int, ...] = ()
     host_ids: tuple[int, ...] | None = None
+    not_visited: tuple[float, float] | None = None  # from the first to the second time (UTC)
+
+
+class UrlPlace(NamedTuple):
+    """A URL and its host, by their ids."""
+
+    id: int
+    host_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,9 +386,9 @@ class Frontier(Protocol):
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
         """Up to `limit` queued tasks of a host, by (priority, depth, age), without those whose id is in `leased`."""
 
-    async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
-        """Queue waiting URLs that are due at `now`, in the order of their due times. Their attempts continue to count.
-        Returns host id → number of URLs.
+    async def promote(self, *, now: float, limit: int = 1_000, revisits: bool = False) -> dict[int, int]:
+        """Queue waiting URLs that are due at `now`, in the order of their due times; their attempts continue to count.
+        Or those that are due for a revisit, whose attempts start over. Returns host id → number of URLs.
         """
 
     async def retry_now(self, *, since_at: float, now: float) -> None:
@@ -391,14 +399,8 @@ class Frontier(Protocol):
         URL is due as long after its visit as before. So is a revisit that would be due after `revisits_by`.
         """
 
-    async def next_due(self) -> float | None:
-        """When the next waiting URL is due, None if none waits."""
-
-    async def promote_revisits(self, *, now: float, limit: int) -> dict[int, int]:
-        """Queue URLs that are due for a revisit, as `promote` does. Their attempts begin at 1 again."""
-
-    async def next_revisit(self) -> float | None:
-        """When the next revisit is due, None if there is none."""
+    async def next_due(self, *, revisits: bool = False) -> float | None:
+        """When the next waiting URL, or the next revisit, is due; None if there is none."""
 
     async def visited_pages(self, *, blocks: int, rows: int, phase: float) -> list[VisitedPage]:
         """Visited pages that are not gone: all, or a sample of a store with more than `blocks` · `rows` URLs. A sample
@@ -443,8 +445,20 @@ class Frontier(Protocol):
         priority, depth, age), from after `after` on.
         """
 
-    async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
-        """Queue denied URLs that the rules now allow; others do not change. Returns host id → number of URLs."""
+    async def settled_urls(
+        self, selection: UrlSelection, *, after: int | None = None, host_id: int | None = None
+    ) -> tuple[list[UrlPlace], int | None]:
+        """A slice of the selected URLs that are not queued: of all, or of one host whose others are not read. Returns
+        also the `after` of the next slice, None at the end. Without `host_id` it is the id up to which URLs were read.
+        """
+
+    async def known_ids(self, found: Sequence[Discovered]) -> list[int]:
+        """Ids of those of `found` that are known and not forgotten."""
+
+    async def queue_urls(self, ids: Sequence[int], *, states: Collection[UrlState] = ()) -> dict[int, int]:
+        """Queue those of these URLs that are in one of `states`, or in any but QUEUED and FORGOTTEN. Their attempts
+        start over. Returns host id → number of URLs.
+        """
 
     async def blocks(self) -> list[BlockedHost]:
         """All blocks, by name."""
@@ -504,28 +518,11 @@ class Frontier(Protocol):
     def totals(self) -> Totals:
         """Numbers of URLs by state, as of the last transaction, also after `close`. It does not wait."""
 
-    async def find_host(self, origin: Origin) -> HostRow | None:
-        """The row of an origin, None if it is unknown."""
+    async def put_round(self, one: Round) -> None:
+        """Store a round, but for its counts: they come with `settle`, and another round begins with none."""
 
-    async def requeue(self, ending: EndedWith, *, dry_run: bool = False) -> dict[int, int]:
-        """Queue URLs that last ended so and are not queued; their attempts start over. Returns host id → number of
-        URLs; with `dry_run` nothing is changed. It runs in slices: after a crash only some may be queued.
-        """
-
-    async def queue_visited(self, found: Sequence[Discovered]) -> dict[int, int]:
-        """Queue those of `found` that are DONE or GAVE_UP. Attempts start over. Returns host id → number of URLs."""
-
-    async def begin_round(self, *, now: float) -> Round:
-        """Begin a round, unless one is under way. Returns the one that is under way then."""
-
-    async def queue_round(self, *, is_blocked: Callable[[str], bool], now: float) -> tuple[dict[int, int], Round]:
-        """Queue the next slice of the round's URLs: those that are DONE or GAVE_UP and were not visited since it began.
-        Their attempts start over. URLs of hosts whose name `is_blocked` are left out; it may be called in another
-        thread. Returns host id → number of URLs, and how far the round is. Raises ValueError if no round is under way.
-        """
-
-    async def end_round(self, *, now: float) -> None:
-        """The round is over: the next `begin_round` begins another one."""
+    async def last_url_id(self) -> int:
+        """The id of the URL that was stored last; 0 if there is none. Ids ascend."""
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         """Erase a URL (as `parse` returns it), known or not. It is never stored again, whatever its kind.

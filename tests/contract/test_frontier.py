@@ -1,6 +1,5 @@
 """The contract of frontiers (crawler/frontier/base.py), tested on each of them."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -32,6 +31,7 @@ from crawler.core.models import (
     RecordLocation,
     Redirected,
     RobotsRecord,
+    Round,
     RoundCounts,
     SampledPage,
     SinkFile,
@@ -43,10 +43,10 @@ from crawler.core.models import (
 )
 from crawler.core.url import kind_key_of
 from crawler.core.url_templates import ERROR_PAGE_LINKS
+from crawler.engine.operations import requeue
 from crawler.frontier.base import (
     Batch,
     BlockedHost,
-    EndedWith,
     Forgotten,
     Frontier,
     FrontierLocked,
@@ -57,9 +57,22 @@ from crawler.frontier.base import (
     Sweep,
     Totals,
     UrlRow,
+    UrlSelection,
     Wanted,
 )
-from tests.support.frontiers import NOW, STORES, Store, batch, fast_folder, found, links, response, takedowns, visit
+from tests.support.frontiers import (
+    NOW,
+    STORES,
+    Store,
+    batch,
+    fast_folder,
+    find_host,
+    found,
+    links,
+    response,
+    takedowns,
+    visit,
+)
 
 A = Origin("https", "a.example", 443)
 FAILED = Failed(ErrorType.READ_TIMEOUT, "no byte for 30 s", retryable=True)
@@ -93,7 +106,7 @@ async def added(frontier: Frontier, *urls: str) -> list[Task]:
 
 
 async def host(frontier: Frontier, origin: Origin = A) -> HostRow:
-    row = await frontier.find_host(origin)
+    row = await find_host(frontier, origin)
     assert row is not None
     return row
 
@@ -204,7 +217,7 @@ async def test_an_origin_is_a_scheme_a_host_and_a_port(store: Store) -> None:
         assert [row.id for row in receipt.hosts] == [1, 2, 3]
         assert {row.slot for row in receipt.hosts} == {receipt.hosts[0].slot}
         assert await take_urls(frontier, 3) == ["https://a.example:8443/"]
-        assert await frontier.find_host(Origin("http", "a.example", 443)) is None
+        assert await find_host(frontier, Origin("http", "a.example", 443)) is None
         assert (await host(frontier, Origin("http", "a.example", 80))).id == 2
 
 
@@ -541,11 +554,11 @@ async def test_a_revisit_has_the_results_of_earlier_visits(store: Store, state: 
             batch(visit(task, first, state=state, next_at=NOW + 60, digest="sha256:A", history=VISITED_PAGES))
         )
         assert (await host(frontier)).queued == 0
-        assert (await frontier.next_due(), await frontier.next_revisit()) == (None, NOW + 60)
+        assert (await frontier.next_due(), await frontier.next_due(revisits=True)) == (None, NOW + 60)
         assert await frontier.promote(now=NOW + 60) == {}
-        assert await frontier.promote_revisits(now=NOW + 60, limit=0) == {}
-        assert await frontier.promote_revisits(now=NOW + 60, limit=9) == {1: 1}
-        assert await frontier.next_revisit() is None
+        assert await frontier.promote(now=NOW + 60, limit=0, revisits=True) == {}
+        assert await frontier.promote(now=NOW + 60, limit=9, revisits=True) == {1: 1}
+        assert await frontier.next_due(revisits=True) is None
         assert (await host(frontier)).queued == 1
     async with store.opened() as (frontier, _):
         (task,) = await take(frontier)
@@ -553,7 +566,7 @@ async def test_a_revisit_has_the_results_of_earlier_visits(store: Store, state: 
         assert (task.etag, task.last_modified, task.digest, task.history) == ('"1"', "Mon", "sha256:A", VISITED_PAGES)
         changed = PageHistory(change_a=2.0, in_links=8)
         await frontier.settle(batch(visit(task, next_at=NOW + 90, history=changed)))
-        await frontier.promote_revisits(now=NOW + 90, limit=9)
+        await frontier.promote(now=NOW + 90, limit=9, revisits=True)
         (task,) = await take(frontier)
         assert (task.visits, task.digest, task.etag) == (2, "sha256:A", None)
         assert task.history == PageHistory(NOW - 9, 2.0, 86_400.0, 0, 8)  # what is None stays
@@ -566,7 +579,7 @@ async def test_a_revisit_is_no_new_url(store: Store) -> None:
         for n in range(3):
             (task,) = await take(frontier)
             await frontier.settle(batch(visit(task, next_at=NOW + n)))
-            await frontier.promote_revisits(now=NOW + n, limit=9)
+            await frontier.promote(now=NOW + n, limit=9, revisits=True)
         assert (await host(frontier)).fetched == 1
 
 
@@ -576,8 +589,8 @@ async def test_a_url_without_a_due_time_is_not_revisited(store: Store) -> None:
         await add(frontier, "https://a.example/")
         (task,) = await take(frontier)
         await frontier.settle(batch(visit(task)))
-        assert await frontier.next_revisit() is None
-        assert await frontier.promote_revisits(now=NOW + 99, limit=9) == {}
+        assert await frontier.next_due(revisits=True) is None
+        assert await frontier.promote(now=NOW + 99, limit=9, revisits=True) == {}
 
 
 async def test_a_url_is_known_once_for_each_kind(store: Store) -> None:
@@ -602,7 +615,7 @@ async def test_a_task_has_the_hints_of_a_sitemap(store: Store) -> None:
         hinted = [replace(one, hint=first) for one in links("https://a.example/new", "https://a.example/")]
         await frontier.settle(batch(visit(task, discovered=tuple(hinted), next_at=NOW + 1)))
         await frontier.add([replace(hinted[1], hint=second), *links("https://a.example/new")], now=NOW)
-        await frontier.promote_revisits(now=NOW + 1, limit=9)
+        await frontier.promote(now=NOW + 1, limit=9, revisits=True)
         assert {task.url[17:]: task.hint for task in await take(frontier)} == {"/": second, "/no": None, "/new": first}
 
 
@@ -621,10 +634,10 @@ async def test_a_sitemap_brings_a_revisit_forward(store: Store) -> None:
         hinted = [replace(one, hint=SitemapHint(None, says[one.url[18:]])) for one in links(*urls)]
         told = replace(batch(replace(visit(root, discovered=tuple(hinted)), finished_at=NOW + 10)), hint_after_s=100.0)
         assert (await frontier.settle(told)).links_new == [1]
-        assert await frontier.next_revisit() == NOW + 50
-        await frontier.promote_revisits(now=NOW + 100, limit=9)
+        assert await frontier.next_due(revisits=True) == NOW + 50
+        await frontier.promote(now=NOW + 100, limit=9, revisits=True)
         assert {task.url[18:] for task in await take(frontier) if task.is_revisit} == {"changed", "future", "sooner"}
-        assert await frontier.next_revisit() == NOW + 9_000
+        assert await frontier.next_due(revisits=True) == NOW + 9_000
 
 
 async def test_hints_bring_nothing_forward_without_hint_after_s(store: Store) -> None:
@@ -635,7 +648,7 @@ async def test_hints_bring_nothing_forward_without_hint_after_s(store: Store) ->
         await frontier.settle(batch(visit(task, next_at=NOW + 9_000)))
         (link,) = links("https://a.example/x")
         await frontier.settle(batch(visit(root, discovered=(replace(link, hint=SitemapHint(None, NOW + 1)),))))
-        assert await frontier.next_revisit() == NOW + 9_000
+        assert await frontier.next_due(revisits=True) == NOW + 9_000
 
 
 async def test_urls_of_a_robots_txt_are_stored_with_it(store: Store) -> None:
@@ -685,14 +698,14 @@ async def test_pages_without_a_date_get_one(store: Store) -> None:
         assert found == [(first.id, "done", 7, 0), (third.id, "gave_up", 0, 2)]
         assert (pages[0].url, pages[0].kind, pages[0].change_a) == (first.url, None, 1.5)
         await frontier.put_dates([(first.id, NOW + 7), (second.id, NOW), (fourth.id, NOW)], dated_to=on)
-        assert await frontier.next_revisit() == NOW + 7
+        assert await frontier.next_due(revisits=True) == NOW + 7
     async with store.opened() as (frontier, _):
         assert await frontier.dated_to() == 3
         pages, on = await frontier.undated(after=3, rows=3)
         assert ([page.id for page in pages], on) == ([fifth.id], None)
         await frontier.put_dates([], dated_to=on)
         assert await frontier.dated_to() is None
-        assert await frontier.promote_revisits(now=NOW + 60, limit=9) == {1: 2}
+        assert await frontier.promote(now=NOW + 60, limit=9, revisits=True) == {1: 2}
 
 
 async def test_values_of_the_engine_are_there_after_a_restart(store: Store) -> None:
@@ -868,16 +881,16 @@ async def test_urls_that_ended_in_an_error_are_queued_again(
                 visit(third, DENIED, host_id=3, state=UrlState.DENIED),
             )
         )
-        assert await frontier.requeue(EndedWith(("read_timeout",))) == {1: count - 1, 2: 1}
-        assert await frontier.requeue(EndedWith(("read_timeout",))) == {}
+        assert await requeue(frontier, UrlSelection(errors=("read_timeout",))) == {1: count - 1, 2: 1}
+        assert await requeue(frontier, UrlSelection(errors=("read_timeout",))) == {}
         assert await frontier.next_due() is None
         assert [task.attempt for task in await take(frontier)] == [1] * (count - 1)
         assert [task.attempt for task in await take(frontier, 2)] == [2]
         assert frontier.totals() == Totals(
             queued=count, waiting=0, done=0, denied=1, gave_up=1, hosts=3, hosts_with_work=2
         )
-        assert await frontier.requeue(EndedWith(("robots",))) == {3: 1}
-        assert await frontier.requeue(EndedWith(("no_such_word",))) == {}
+        assert await requeue(frontier, UrlSelection(errors=("robots",))) == {3: 1}
+        assert await requeue(frontier, UrlSelection(errors=("no_such_word",))) == {}
         fetched = (await host(frontier)).fetched
         await frontier.settle(batch(*(visit(task) for task in await take(frontier))))
         assert (await host(frontier)).fetched == fetched  # no URL counts twice
@@ -904,23 +917,25 @@ async def test_urls_are_queued_again_by_their_last_status(store: Store, monkeypa
                 visit(other, response(410), host_id=2),
             )
         )
-        assert await frontier.requeue(EndedWith(statuses=(404,), host_ids=(1,))) == {1: 3}
+        assert await requeue(frontier, UrlSelection(statuses=(404,), host_ids=(1,))) == {1: 3}
         tasks = {task.id: task for task in await take(frontier)}
         assert {task.attempt for task in tasks.values()} == {1}
         assert tasks[one.id].history == gone
         await frontier.deny(1, [(four.id, DENIED)], now=NOW)
         await frontier.settle(batch(visit(tasks[one.id], response(404), next_at=NOW + 60, history=gone)))
         await frontier.forget_url(six.url, now=NOW)
-        every = EndedWith(statuses=tuple(range(400, 600)))
+        every = UrlSelection(statuses=tuple(range(400, 600)))
         before = frontier.totals()
-        assert await frontier.requeue(every, dry_run=True) == {1: 3, 2: 1}
+        assert await requeue(frontier, every, dry_run=True) == {1: 3, 2: 1}
         assert frontier.totals() == before
-        assert await frontier.requeue(every) == {1: 3, 2: 1}
+        assert await requeue(frontier, every) == {1: 3, 2: 1}
         assert {task.id for task in await take(frontier)} == {one.id, two.id, five.id}
-        assert (await frontier.next_due(), await frontier.next_revisit()) == (None, None)
-        assert await frontier.requeue(every) == {}
-        assert await frontier.requeue(EndedWith(("robots",), (404,))) == {}  # denied since it was answered
-        assert await frontier.requeue(EndedWith(statuses=(200,), host_ids=())) == {}
+        assert (await frontier.next_due(), await frontier.next_due(revisits=True)) == (None, None)
+        assert await requeue(frontier, every) == {}
+        assert (
+            await requeue(frontier, UrlSelection(errors=("robots",), statuses=(404,))) == {}
+        )  # denied since it was answered
+        assert await requeue(frontier, UrlSelection(statuses=(200,), host_ids=())) == {}
     async with store.opened() as (frontier, _):
         assert {task.id for task in await take(frontier)} == {one.id, two.id, five.id}
 
@@ -941,7 +956,7 @@ async def test_urls_in_a_lost_file_are_queued_again(store: Store, monkeypatch: p
         visits[4] = visit(tasks[4], DENIED, state=UrlState.DENIED)
         named = [None] * 5 + [RecordLocation(lines.name, 7)]
         await frontier.settle(batch(*visits, written=places, lines=named, sink_files=[lost, other, lines]))
-        await frontier.requeue(EndedWith(statuses=(200,)))
+        await requeue(frontier, UrlSelection(statuses=(200,)))
         tasks = await take(frontier)
         unchanged = visit(tasks[1], NotModified(response(304)))
         changed = visit(tasks[2], tagged, digest="sha256:2")
@@ -965,90 +980,105 @@ async def test_urls_in_a_lost_file_are_queued_again(store: Store, monkeypatch: p
         assert (waited.etag, waited.digest) == (None, None)
 
 
-async def test_a_round_queues_every_visited_url_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In slices, over restarts: with all attempts before them, conditions and history. Others stay as they are, and so
-    does what was visited since the round began.
-    """
+async def test_settled_urls_are_selected_in_slices(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are not queued or forgotten, by state, error, status, host, and when they were visited."""
     monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 3)
-    tagged = response(fields=(("etag", '"1"'),))
-    async with store.opened() as (frontier, recovered):
-        assert recovered.last_round is None
-        await add(frontier, *(f"https://a.example/{n}" for n in range(7)), "https://b.example/", "https://c.example/")
+    async with store.opened() as (frontier, _):
+        await add(frontier, *(f"https://a.example/{n}" for n in range(7)), "https://b.example/")
         one, two, three, four, five, six, _ = await take(frontier)
         (other,) = await take(frontier, 2)
-        (blocked,) = await take(frontier, 3)
+        settlements = [
+            visit(one, next_at=NOW + 60),
+            visit(two, FAILED, state=UrlState.GAVE_UP),
+            visit(three, DENIED, state=UrlState.DENIED),
+            visit(four, response(503), state=UrlState.WAITING, next_at=NOW + 60),
+            visit(five),
+            visit(six, finished_at=NOW + 11),
+            visit(other, host_id=2, finished_at=NOW + 900),
+        ]
+        await frontier.settle(batch(*settlements))
+        await frontier.forget_url(five.url, now=NOW)
+
+        async def select(selection: UrlSelection, host_id: int | None = None) -> list[int]:
+            after, ids = None, []
+            for _ in range(9):
+                found, after = await frontier.settled_urls(selection, after=after, host_id=host_id)
+                ids += [place.id for place in found]
+                assert {place.host_id for place in found} <= {1, 2}
+                if after is None:
+                    return sorted(ids)
+            raise AssertionError("it has no end")
+
+        assert await select(UrlSelection()) == [one.id, two.id, three.id, four.id, six.id, other.id]
+        assert await select(UrlSelection(), host_id=1) == [one.id, two.id, three.id, four.id, six.id]
+        ended = UrlSelection((UrlState.DONE, UrlState.GAVE_UP))
+        assert await select(ended) == [one.id, two.id, six.id, other.id]
+        assert await select(replace(ended, host_ids=(2,))) == [other.id]
+        assert await select(replace(ended, not_visited=(NOW + 10, NOW + 20))) == [one.id, two.id, other.id]
+        assert await select(replace(ended, not_visited=(NOW + 10, NOW + 999))) == [one.id, two.id]
+        assert await select(UrlSelection(errors=("read_timeout",))) == [two.id]
+        assert await select(UrlSelection(statuses=(503,)), host_id=1) == [four.id]
+        assert await frontier.last_url_id() > other.id  # marks of what was forgotten
+
+
+async def test_urls_are_queued_by_their_ids_with_all_attempts_before_them(store: Store) -> None:
+    """Those in the states that are named, or in any; queued and forgotten ones stay as they are."""
+    tagged = response(fields=(("etag", '"1"'),))
+    async with store.opened() as (frontier, _):
+        assert await frontier.last_url_id() == 0
+        urls = [f"https://a.example/{n}" for n in range(6)]
+        one, two, three, four, five, six = await added(frontier, *urls)
         settlements = [
             visit(one, tagged, next_at=NOW + 60),
             visit(two, FAILED, state=UrlState.GAVE_UP),
             visit(three, DENIED, state=UrlState.DENIED),
             visit(four, response(503), state=UrlState.WAITING, next_at=NOW + 60),
             visit(five),
-            visit(other, host_id=2),
-            visit(blocked, host_id=3),
         ]
         await frontier.settle(batch(*settlements))
         await frontier.forget_url(five.url, now=NOW)
-        begun = await frontier.begin_round(now=NOW + 10)
-        assert (begun.number, begun.started_at, begun.queued_to, begun.is_under_way) == (1, NOW + 10, 0, True)
-        assert await frontier.begin_round(now=NOW + 20) == begun
-        await frontier.settle(batch(visit(six, finished_at=NOW + 11)))
-        queued, after = await frontier.queue_round(is_blocked=lambda host: False, now=NOW + 12)
-        assert (queued, after.queued_to) == ({1: 2}, 3)
-        found = RoundCounts(visited=2, unchanged=1, failed=1, new=1)
+        ids = [one.id, two.id, three.id, four.id, five.id, six.id, 999]
+        assert await frontier.queue_urls(ids, states=(UrlState.DONE, UrlState.GAVE_UP)) == {1: 2}
+        assert await frontier.queue_urls(ids, states=(UrlState.DONE, UrlState.GAVE_UP)) == {}
         tasks = {task.id: task for task in await take(frontier)}
         assert [(tasks[task.id].attempt, tasks[task.id].visits) for task in (one, two)] == [(1, 1), (1, 1)]
         assert tasks[one.id].etag == '"1"'
-        assert await frontier.next_revisit() is None
-        again = [visit(tasks[task.id], finished_at=NOW + 13) for task in (one, two)]
-        await frontier.settle(batch(*again, round_counts=found))
-    async with store.opened() as (frontier, recovered):
-        assert recovered.last_round == replace(after, counts=found)
-        queued_since: Counter[int] = Counter()
-        while not after.is_queued:
-            queued, after = await frontier.queue_round(is_blocked=lambda host: host == "c.example", now=NOW + 14)
-            queued_since.update(queued)
-        assert queued_since == {2: 1}
-        assert (frontier.totals()).waiting == 1
-        await frontier.end_round(now=NOW + 15)
-        with pytest.raises(ValueError, match="no round"):
-            await frontier.queue_round(is_blocked=lambda host: False, now=NOW + 15)
-    async with store.opened() as (frontier, recovered):
-        assert recovered.last_round is not None
-        assert (recovered.last_round.ended_at, recovered.last_round.counts) == (NOW + 15, found)
-        second = await frontier.begin_round(now=NOW + 20)
-        assert (second.number, second.counts, second.is_under_way) == (2, RoundCounts(), True)
-        assert sum((await frontier.queue_round(is_blocked=lambda host: False, now=NOW + 20))[0].values()) == 2
+        assert await frontier.next_due(revisits=True) is None
+        assert (frontier.totals().waiting, frontier.totals().denied) == (1, 1)
+        assert await frontier.queue_urls(ids) == {1: 2}
+        assert await frontier.next_due() is None
+        assert await frontier.queue_urls([]) == {}
 
 
-async def test_visited_urls_are_queued_by_their_names(store: Store) -> None:
-    """Those whose last visit ended: none that waits, is denied, queued or unknown."""
+async def test_urls_are_known_by_their_names(store: Store) -> None:
+    """In whatever state, but for those that were taken down."""
     async with store.opened() as (frontier, _):
-        urls = [f"https://a.example/{n}" for n in range(5)]
-        one, two, three, four, _ = await added(frontier, *urls)
+        urls = [f"https://a.example/{n}" for n in range(3)]
+        one, two, three = await added(frontier, *urls)
         await add(frontier, "https://b.example/")
-        [other] = await take(frontier, 2)
-        settlements = [
-            visit(one, next_at=NOW + 60),
-            visit(two, FAILED, state=UrlState.GAVE_UP),
-            visit(three, DENIED, state=UrlState.DENIED),
-            visit(four, response(503), state=UrlState.WAITING, next_at=NOW + 60),
-            visit(other, host_id=2),
-        ]
-        await frontier.settle(batch(*settlements))
+        await frontier.settle(batch(visit(two)))
+        await frontier.forget_url(three.url, now=NOW)
         named = [found(url) for url in [*urls, "https://b.example/", "https://a.example/no", "https://c.example/"]]
-        assert await frontier.queue_visited(named) == {1: 2, 2: 1}
-        assert await frontier.queue_visited(named) == {}
-        assert [(task.id, task.attempt) for task in await take(frontier)][:2] == [(one.id, 1), (two.id, 1)]
-        assert await frontier.next_revisit() is None
+        assert sorted(await frontier.known_ids(named)) == sorted([one.id, two.id, (await take(frontier, 2))[0].id])
 
 
-async def test_visits_dated_later_than_now_are_part_of_a_round(store: Store) -> None:
-    """The clock was set back since."""
-    async with store.opened() as (frontier, _):
+async def test_the_last_round_is_stored(store: Store) -> None:
+    """With the counts of the transactions that store its visits; another round has none."""
+    found = RoundCounts(visited=2, unchanged=1, failed=1, new=1)
+    async with store.opened() as (frontier, recovered):
+        assert recovered.last_round is None
         [task] = await added(frontier, "https://a.example/")
-        await frontier.settle(batch(visit(task, finished_at=NOW + 900)))
-        await frontier.begin_round(now=NOW)
-        assert (await frontier.queue_round(is_blocked=lambda host: False, now=NOW + 1))[0] == {1: 1}
+        await frontier.put_round(Round(1, NOW, last_id=7))
+        await frontier.settle(batch(visit(task), round_counts=found))
+        await frontier.put_round(Round(1, NOW, last_id=7, queued_to=3))  # its counts are those of another moment
+    async with store.opened() as (frontier, recovered):
+        assert recovered.last_round == Round(1, NOW, last_id=7, queued_to=3, counts=found)
+        await frontier.put_round(replace(recovered.last_round, ended_at=NOW + 9))
+    async with store.opened() as (frontier, recovered):
+        assert recovered.last_round == Round(1, NOW, last_id=7, queued_to=3, ended_at=NOW + 9, counts=found)
+        await frontier.put_round(Round(2, NOW + 20, last_id=8))
+    async with store.opened() as (frontier, recovered):
+        assert recovered.last_round == Round(2, NOW + 20, last_id=8)
 
 
 async def test_a_forgotten_url_is_erased_and_never_stored_again(store: Store) -> None:
@@ -1066,9 +1096,9 @@ async def test_a_forgotten_url_is_erased_and_never_stored_again(store: Store) ->
         forgotten = await frontier.forget_url(url + "#part", now=NOW + 1)
         assert (forgotten.urls, forgotten.ids, forgotten.host_ids) == (1, (secret.id,), (1,))
         assert await frontier.forget_url(url, now=NOW + 2) == replace(forgotten, urls=0, ids=(), again=True)
-        assert await frontier.promote_revisits(now=NOW + 99, limit=9) == {}
+        assert await frontier.promote(now=NOW + 99, limit=9, revisits=True) == {}
         assert list((await frontier.add(again, now=NOW)).links_new) == [0, 0]
-        assert await frontier.requeue(EndedWith(("forgotten",))) == {}
+        assert await requeue(frontier, UrlSelection(errors=("forgotten",))) == {}
     async with store.opened() as (frontier, _):
         receipt = await frontier.settle(batch(visit(other, discovered=tuple(again))))
         assert list(receipt.links_new) == [0]
@@ -1132,7 +1162,7 @@ async def test_a_visit_of_a_forgotten_url_leaves_only_the_location_of_its_record
         visits = [visit(task, next_at=NOW + 1) for task in tasks]
         await frontier.settle(batch(*visits, written=[RecordLocation("a.warc.gz", 5), None], sink_files=[WARC]))
         assert await takedowns(frontier) == [(tasks[0].url, "a.warc.gz", 5, NOW)]
-        assert await frontier.promote_revisits(now=NOW + 1, limit=9) == {1: 1}
+        assert await frontier.promote(now=NOW + 1, limit=9, revisits=True) == {1: 1}
         assert [task.id for task in await take(frontier)] == [tasks[1].id]
 
 
@@ -1195,7 +1225,7 @@ async def test_an_invalid_batch_stores_nothing(store: Store, fault: str) -> None
         with pytest.raises(ValueError):
             await frontier.settle(_bad_batches(task, good)[fault])
         assert (frontier.totals(), await host(frontier), await take(frontier)) == before
-        assert await frontier.find_host(Origin("https", "new.example", 443)) is None
+        assert await find_host(frontier, Origin("https", "new.example", 443)) is None
         receipt = await frontier.settle(batch(visit(good, discovered=links("https://new.example/"))))
         assert (list(receipt.links_new), receipt.queued) == ([1], {3: 1})
     async with store.opened() as (frontier, recovered):
@@ -1231,8 +1261,8 @@ async def test_denied_urls_are_queued_again_and_nothing_else_is(store: Store) ->
         await add(frontier, "https://a.example/1", "https://a.example/2", "https://a.example/3")
         first, second, third = await take(frontier)
         await frontier.settle(batch(visit(first, DENIED, state=UrlState.DENIED), visit(second)))
-        assert await frontier.queue_again([first.id, second.id, third.id, 999]) == {1: 1}
-        assert await frontier.queue_again([first.id]) == {}
+        assert await frontier.queue_urls([first.id, second.id, third.id, 999], states=(UrlState.DENIED,)) == {1: 1}
+        assert await frontier.queue_urls([first.id], states=(UrlState.DENIED,)) == {}
         totals = frontier.totals()
         assert (totals.queued, totals.denied, totals.done) == (2, 0, 1)
     async with store.opened() as (frontier, _):
@@ -1349,11 +1379,11 @@ async def test_visits_dated_later_than_now_count_as_of_now(store: Store) -> None
         for _ in range(2):  # a second time changes nothing
             await frontier.clock_set_back(now=NOW, revisits_by=NOW + 3_000)
             assert await frontier.next_due() == NOW + 20
-            assert await frontier.next_revisit() == NOW + 110
+            assert await frontier.next_due(revisits=True) == NOW + 110
         assert sum((await frontier.promote(now=NOW + 45)).values()) == 2
-        assert sum((await frontier.promote_revisits(now=NOW + 3_599, limit=9)).values()) == 1
-        assert await frontier.next_revisit() == NOW + 3_600
-        again = await frontier.promote_revisits(now=NOW + 8_995, limit=9)
+        assert sum((await frontier.promote(now=NOW + 3_599, limit=9, revisits=True)).values()) == 1
+        assert await frontier.next_due(revisits=True) == NOW + 3_600
+        again = await frontier.promote(now=NOW + 8_995, limit=9, revisits=True)
         assert sum(again.values()) == 2
 
 

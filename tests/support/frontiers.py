@@ -17,6 +17,8 @@ from crawler.core.models import (
     Discovered,
     Fetched,
     Head,
+    HostRow,
+    Origin,
     Outcome,
     RecordLocation,
     Settlement,
@@ -197,3 +199,8 @@ def fast_folder() -> Iterator[Path]:
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         yield Path(folder)
+
+
+async def find_host(frontier: Frontier, origin: Origin) -> HostRow | None:
+    """The row of an origin, None if it is unknown."""
+    return next((row for row in await frontier.hosts_named(origin.host) if row.origin == origin), None)

@@ -29,6 +29,7 @@ from crawler.core.models import (
     RecordLocation,
     RobotsRecord,
     Round,
+    RoundCounts,
     SampledPage,
     Settlement,
     SinkFile,
@@ -45,7 +46,6 @@ from crawler.frontier.base import (
     ROBOTS_VERSIONS_KEPT,
     Batch,
     BlockedHost,
-    EndedWith,
     Entered,
     Forgotten,
     FoundHosts,
@@ -60,7 +60,9 @@ from crawler.frontier.base import (
     Sweep,
     Totals,
     UndatedPage,
+    UrlPlace,
     UrlRow,
+    UrlSelection,
     VisitedPage,
     Wanted,
 )
@@ -461,13 +463,7 @@ class MemoryFrontier:
         free.sort(key=lambda url: (url.found.priority, url.found.depth, url.id))
         return [self._task_of(url) for url in free[: max(0, limit)]]
 
-    async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
-        return self._promote(now, limit, revisits=False)
-
-    async def promote_revisits(self, *, now: float, limit: int) -> dict[int, int]:
-        return self._promote(now, limit, revisits=True)
-
-    def _promote(self, now: float, limit: int, *, revisits: bool) -> dict[int, int]:
+    async def promote(self, *, now: float, limit: int = 1_000, revisits: bool = False) -> dict[int, int]:
         due = [(at, url.id) for url, at in self._due(revisits=revisits) if at <= now]
         promoted: Counter[int] = Counter()
         for _, url_id in sorted(due)[: max(0, limit)]:
@@ -491,12 +487,9 @@ class MemoryFrontier:
                 if url.visited_at is not None and url.visited_at > now and due_at > bound:
                     url.next_at, url.visited_at = due_at - (url.visited_at - now), now
 
-    async def next_due(self) -> float | None:
+    async def next_due(self, *, revisits: bool = False) -> float | None:
         self._check_open()
-        return min((at for _, at in self._due(revisits=False)), default=None)
-
-    async def next_revisit(self) -> float | None:
-        return min((at for _, at in self._due(revisits=True)), default=None)
+        return min((at for _, at in self._due(revisits=revisits)), default=None)
 
     def _due(self, *, revisits: bool) -> Iterator[tuple[KeptUrl, float]]:
         for url in self._urls.values():
@@ -571,55 +564,42 @@ class MemoryFrontier:
                 queued[url.host_id] += 1
         return queued
 
-    async def requeue(self, ending: EndedWith, *, dry_run: bool = False) -> dict[int, int]:
-        requeued: Counter[int] = Counter()
-        for url in self._urls.values():
-            if url.state in (UrlState.QUEUED, UrlState.FORGOTTEN) or not _matches(url, ending):
-                continue
-            requeued[url.host_id] += 1
-            if not dry_run:
+    async def settled_urls(
+        self, selection: UrlSelection, *, after: int | None = None, host_id: int | None = None
+    ) -> tuple[list[UrlPlace], int | None]:
+        first, last = after or 0, len(self._urls)
+        end = min(first + writer.REQUEUE_SLICE, last)
+        found = [
+            UrlPlace(url.id, url.host_id)
+            for url in (self._urls[url_id] for url_id in range(first + 1, end + 1))
+            if url.state not in (UrlState.QUEUED, UrlState.FORGOTTEN) and _matches(url, selection)
+        ]
+        return [one for one in found if host_id in (None, one.host_id)], end if end < last else None
+
+    async def known_ids(self, found: Sequence[Discovered]) -> list[int]:
+        keys = [(self._hosts[one.origin].row.id, one.key) for one in found if one.origin in self._hosts]
+        urls = [self._keys[key] for key in keys if key in self._keys]
+        return [url.id for url in urls if url.state is not UrlState.FORGOTTEN]
+
+    async def queue_urls(self, ids: Sequence[int], *, states: Collection[UrlState] = ()) -> dict[int, int]:
+        queued: Counter[int] = Counter()
+        for url in (self._urls[url_id] for url_id in ids if url_id in self._urls):
+            if url.state in (states or set(UrlState) - {UrlState.QUEUED, UrlState.FORGOTTEN}):
+                if url.state is UrlState.DENIED:
+                    url.last_error = None
                 url.attempts = 0 if url.visits else min(url.attempts, 1)
                 url.next_at = None
-                self._set_state(url, UrlState.QUEUED)
-        return requeued
-
-    async def queue_visited(self, found: Sequence[Discovered]) -> dict[int, int]:
-        queued: Counter[int] = Counter()
-        for one in found:
-            host = self._hosts.get(one.origin)
-            url = None if host is None else self._keys.get((host.row.id, one.key))
-            if url is not None and url.state in ENDS:
-                url.attempts, url.next_at = 0, None
                 self._set_state(url, UrlState.QUEUED)
                 queued[url.host_id] += 1
         return dict(queued)
 
-    async def begin_round(self, *, now: float) -> Round:
-        last = self._round
-        if last is None or not last.is_under_way:
-            self._round = last = Round(1 if last is None else last.number + 1, now, last_id=len(self._urls))
-        return last
+    async def put_round(self, one: Round) -> None:
+        before = self._round
+        counts = before.counts if before is not None and before.number == one.number else RoundCounts()
+        self._round = replace(one, counts=counts)
 
-    async def queue_round(self, *, is_blocked: Callable[[str], bool], now: float) -> tuple[dict[int, int], Round]:
-        last = self._round_under_way()
-        end = min(last.queued_to + writer.REQUEUE_SLICE, last.last_id)
-        queued: Counter[int] = Counter()
-        for url in (self._urls[url_id] for url_id in range(last.queued_to + 1, end + 1)):
-            is_visited = url.visited_at is not None and last.started_at <= url.visited_at <= now
-            if url.state in ENDS and not is_visited and not is_blocked(url.found.origin.host):
-                url.attempts, url.next_at = 0, None
-                self._set_state(url, UrlState.QUEUED)
-                queued[url.host_id] += 1
-        self._round = replace(last, queued_to=end)
-        return dict(queued), self._round
-
-    async def end_round(self, *, now: float) -> None:
-        self._round = replace(self._round_under_way(), ended_at=now)
-
-    def _round_under_way(self) -> Round:
-        if self._round is None or not self._round.is_under_way:
-            raise ValueError("no round is under way")
-        return self._round
+    async def last_url_id(self) -> int:
+        return len(self._urls)
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         href, origin = parse(url)
@@ -684,15 +664,6 @@ class MemoryFrontier:
         found.sort(key=_position)
         behind = found if after is None else [row for row in found if _position(row) > _position(after)]
         return behind[:limit]
-
-    async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
-        queued: Counter[int] = Counter()
-        for url in (self._urls[url_id] for url_id in ids if url_id in self._urls):
-            if url.state is UrlState.DENIED:
-                self._set_state(url, UrlState.QUEUED)
-                url.last_error = None
-                queued[url.host_id] += 1
-        return queued
 
     async def blocks(self) -> list[BlockedHost]:
         return [self._blocks[name] for name in sorted(self._blocks)]
@@ -786,11 +757,6 @@ class MemoryFrontier:
         for url in self._urls.values():
             counts[url.state] += 1
         return totals_from(counts, self._marks)
-
-    async def find_host(self, origin: Origin) -> HostRow | None:
-        self._commit()
-        host = self._hosts.get(origin)
-        return None if host is None else host.as_row()
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -954,9 +920,12 @@ def _position(row: UrlRow) -> tuple[int, int, int, int]:
     return row.host_id, row.priority, row.depth, row.id
 
 
-def _matches(url: KeptUrl, ending: EndedWith) -> bool:
+def _matches(url: KeptUrl, wanted: UrlSelection) -> bool:
     return (
-        (not ending.errors or url.last_error in ending.errors)
-        and (not ending.statuses or (url.last_status in ending.statuses and url.state is not UrlState.DENIED))
-        and (ending.host_ids is None or url.host_id in ending.host_ids)
+        url.visited_at is not None
+        and (not wanted.states or url.state in wanted.states)
+        and (not wanted.errors or url.last_error in wanted.errors)
+        and (not wanted.statuses or (url.last_status in wanted.statuses and url.state is not UrlState.DENIED))
+        and (wanted.host_ids is None or url.host_id in wanted.host_ids)
+        and (wanted.not_visited is None or not wanted.not_visited[0] <= url.visited_at <= wanted.not_visited[1])
     )

@@ -45,12 +45,16 @@ class QuickFrontier(MemoryFrontier):
         first = heapq.nsmallest(limit, free, key=lambda url: (url.found.priority, url.found.depth, url.id))
         return [self._task_of(url) for url in first]
 
-    async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
+    async def promote(self, *, now: float, limit: int = 1_000, revisits: bool = False) -> dict[int, int]:
+        if revisits:
+            return await super().promote(now=now, limit=limit, revisits=True)
         everything, self._urls = self._urls, self._waiting
         try:
             return await super().promote(now=now, limit=limit)
         finally:
             self._urls = everything
 
-    async def next_due(self) -> float | None:
+    async def next_due(self, *, revisits: bool = False) -> float | None:
+        if revisits:
+            return await super().next_due(revisits=True)
         return min((url.next_at for url in self._waiting.values() if url.state is UrlState.WAITING), default=None)

@@ -205,7 +205,7 @@ class Revisits:
         if self.enabled:
             if (links := await self._frontier.stored_value(_IN_LINKS)) is not None:
                 self.in_links.load(await asyncio.to_thread(zlib.decompress, links))
-            self.next_at = await self._frontier.next_revisit()
+            self.next_at = await self._frontier.next_due(revisits=True)
             await self.solve()
 
     async def store_in_links(self) -> None:
@@ -320,9 +320,9 @@ class Revisits:
         """Queue due URLs, within the budget. Return their number by host id. Raises FrontierFull."""
         now = self._clock.now()
         bucket = self._allowance.filled(self._clock.mono())
-        queued = await self._frontier.promote_revisits(now=now, limit=min(PROMOTE_AT_ONCE, int(bucket.level)))
+        queued = await self._frontier.promote(now=now, limit=min(PROMOTE_AT_ONCE, int(bucket.level)), revisits=True)
         self._allowance = bucket.take(sum(queued.values()))
-        self.next_at = await self._frontier.next_revisit()
+        self.next_at = await self._frontier.next_due(revisits=True)
         return queued
 
     # -- the price

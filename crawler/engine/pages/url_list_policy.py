@@ -189,8 +189,8 @@ class UrlListPolicy:
         if self._frontier is None:
             return set()
         try:
-            row = await self._frontier.find_host(origin)
-            body = None if row is None else await self._frontier.robots_body(row.id)
+            ids = [row.id for row in await self._frontier.hosts_named(origin.host) if row.origin == origin]
+            body = await self._frontier.robots_body(ids[0]) if ids else None
         except FrontierFull:
             return set()
         if body is None:

@@ -84,4 +84,4 @@ class DueUrls:
         await self._frontier.clock_set_back(now=now, revisits_by=revisits.latest_at(now))
         self.next_at = await self._frontier.next_due()
         if revisits.enabled:
-            revisits.next_at = await self._frontier.next_revisit()
+            revisits.next_at = await self._frontier.next_due(revisits=True)

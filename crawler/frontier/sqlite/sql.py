@@ -1,9 +1,10 @@
 """The SQL statements. Queries that run beside a busy event loop return one JSON value, not rows (`Database.get`)."""
 
-from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
+
+from crawler.frontier.base import UrlSelection
 
 
 class ManyRows(NamedTuple):
@@ -117,7 +118,6 @@ SELECT json_group_array(json_array(
   host.id, scheme, host.host, port, slot, queued, fetched, last_at, suspects > 0, ready_at, parked, failures, reason,
   responded, verdict, status_code, NULL, fetched_at, expires_at, crawl_delay_s, failing_since, error))
 FROM (SELECT * FROM host WHERE {where}) AS host LEFT JOIN robots ON robots.host = host.id"""
-ONE_HOST: Final = HOSTS.format(where="host = ? AND scheme = ? AND port = ?")
 HOSTS_NAMED: Final = HOSTS.format(where="host = ? ORDER BY id")
 HOSTS_AFTER: Final = HOSTS.format(where="id > ? ORDER BY id LIMIT ?")
 HOSTS_WITH_WORK: Final = HOSTS.format(where="id > ? AND (queued + suspects) > 0 ORDER BY id LIMIT ?")
@@ -461,44 +461,37 @@ COUNT_WITH_WORK: Final = "SELECT count(*) FROM host WHERE (queued + suspects) > 
 
 # -- requeue, rounds, takedowns, blocks
 
-_REQUEUABLE: Final = """
-SELECT json_group_array(json_array(url, host, state))
+_SETTLED: Final = """
+SELECT json_group_array(json_array(url, host))
 FROM (
-  SELECT v.url, u.host, u.state FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
+  SELECT v.url, u.host FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
   WHERE {of} AND u.state NOT IN ('queued', 'forgotten'){more} ORDER BY v.url)"""
 
 
-def requeuable(
-    errors: Sequence[str], statuses: Sequence[int], host_ids: Sequence[int] | None, *, by_ids: bool = False
-) -> tuple[str, tuple[str, ...]]:
+def settled(selection: UrlSelection, *, by_ids: bool = False) -> tuple[str, tuple[Any, ...]]:
     """The statement that selects URLs of a range, or of a list of ids, by their last visit, and its other values."""
-    more, values = "", []
+    more = ""
+    values: list[Any] = []
     for condition, wanted in (
-        (" AND v.last_error IN (SELECT value FROM json_each(?))", errors or None),
-        (" AND v.last_status IN (SELECT value FROM json_each(?)) AND u.state <> 'denied'", statuses or None),
-        (" AND u.host IN (SELECT value FROM json_each(?))", host_ids),
+        (" AND v.last_error IN (SELECT value FROM json_each(?))", selection.errors or None),
+        (" AND v.last_status IN (SELECT value FROM json_each(?)) AND u.state <> 'denied'", selection.statuses or None),
+        (" AND u.host IN (SELECT value FROM json_each(?))", selection.host_ids),
+        (" AND u.state IN (SELECT value FROM json_each(?))", selection.states or None),
     ):
         if wanted is not None:
             more += condition
             values.append(orjson.dumps(wanted).decode())
+    if selection.not_visited is not None:
+        more += " AND v.last_at NOT BETWEEN ? AND ?"
+        values += selection.not_visited
     of = "v.url IN (SELECT value FROM json_each(?))" if by_ids else "v.url > ? AND v.url <= ?"
-    return _REQUEUABLE.format(of=of, more=more), tuple(values)
+    return _SETTLED.format(of=of, more=more), tuple(values)
 
 
 # A new visit starts with no attempts. A waiting URL keeps its first attempt, since its host counts it as fetched.
 START_AGAIN: Final = """
 UPDATE visit SET next_at = NULL, ended = 0, attempts = CASE WHEN visits > 0 THEN 0 ELSE min(attempts, 1) END
 WHERE url IN (SELECT value FROM json_each(?))"""
-
-# A visit dated later than now counts as made before the round: the clock was set back.
-IN_ROUND: Final = """
-SELECT json_group_array(json_array(url, host, state))
-FROM (
-  SELECT v.url, u.host, u.state FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
-  WHERE v.url > ? AND v.url <= ? AND u.state IN ('done', 'gave_up')
-    AND v.last_at NOT BETWEEN ? AND ? ORDER BY v.url)"""
-NAMES_OF_HOSTS: Final = """
-SELECT json_group_array(json_array(id, host)) FROM host WHERE id IN (SELECT value FROM json_each(?))"""
 
 KNOWN_AS: Final = """
 SELECT json_group_array(json_array(id, hash, state)) FROM url

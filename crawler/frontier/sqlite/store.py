@@ -34,7 +34,6 @@ from crawler.core.url import parse
 from crawler.frontier.base import (
     Batch,
     BlockedHost,
-    EndedWith,
     Entered,
     Forgotten,
     FoundHosts,
@@ -49,7 +48,9 @@ from crawler.frontier.base import (
     Sweep,
     Totals,
     UndatedPage,
+    UrlPlace,
     UrlRow,
+    UrlSelection,
     VisitedPage,
     Wanted,
 )
@@ -57,14 +58,13 @@ from crawler.frontier.sqlite import maintenance, readiness, sql, takedown
 from crawler.frontier.sqlite.bloom_filter import BloomFilters, use_index
 from crawler.frontier.sqlite.database import Database, OneThread, OwnerLock, explained, json_list
 from crawler.frontier.sqlite.rows import counters_from, host_row, sample_ranges, task_of, url_row_of
-from crawler.frontier.sqlite.writer import Writer
+from crawler.frontier.sqlite.writer import LOWEST, Writer
 
 T = TypeVar("T")
 Slice = tuple[dict[int, int], int | None]  # queued URLs of each host, and where the next slice starts
 
 _NAMES_AT_ONCE: Final = 50_000  # of hosts: ten milliseconds, for which other calls wait
 _SEARCHED_AT_ONCE: Final = 20_000  # hosts: some ten milliseconds
-_HOSTS_ONE_BY_ONE: Final = 1_000  # of a requeue; of more, all URLs are read in their order
 _LAST_NAME: Final = "\x7f"  # sorts after every host name
 
 
@@ -175,8 +175,8 @@ class SqliteFrontier:
 
         return await self._run(read)
 
-    async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
-        return await self._run(lambda writer: writer.promote(now, limit))
+    async def promote(self, *, now: float, limit: int = 1_000, revisits: bool = False) -> dict[int, int]:
+        return await self._run(lambda writer: writer.promote(now, limit, revisits=revisits))
 
     async def retry_now(self, *, since_at: float, now: float) -> None:
         await self._run(lambda writer: writer.retry_now(since_at, now))
@@ -184,15 +184,9 @@ class SqliteFrontier:
     async def clock_set_back(self, *, now: float, revisits_by: float) -> None:
         await self._run(lambda writer: writer.clock_set_back(now, revisits_by))
 
-    async def next_due(self) -> float | None:
-        due: float | None = await self._run(lambda writer: writer.database.get(sql.NEXT_DUE))
-        return due
-
-    async def promote_revisits(self, *, now: float, limit: int) -> dict[int, int]:
-        return await self._run(lambda writer: writer.promote(now, limit, revisits=True))
-
-    async def next_revisit(self) -> float | None:
-        due: float | None = await self._run(lambda writer: writer.database.get(sql.NEXT_AGAIN))
+    async def next_due(self, *, revisits: bool = False) -> float | None:
+        statement = sql.NEXT_AGAIN if revisits else sql.NEXT_DUE
+        due: float | None = await self._run(lambda writer: writer.database.get(statement))
         return due
 
     async def visited_pages(self, *, blocks: int, rows: int, phase: float) -> list[VisitedPage]:
@@ -255,8 +249,16 @@ class SqliteFrontier:
 
         return await self._run(read)
 
-    async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
-        return await self._run(lambda writer: writer.queue_again(ids))
+    async def settled_urls(
+        self, selection: UrlSelection, *, after: int | None = None, host_id: int | None = None
+    ) -> tuple[list[UrlPlace], int | None]:
+        return await self._run(lambda writer: writer.settled_urls(selection, after, host_id))
+
+    async def known_ids(self, found: Sequence[Discovered]) -> list[int]:
+        return await self._run(lambda writer: writer.known_ids(found))
+
+    async def queue_urls(self, ids: Sequence[int], *, states: Collection[UrlState] = ()) -> dict[int, int]:
+        return await self._run(lambda writer: writer.queue_urls(ids, states))
 
     async def blocks(self) -> list[BlockedHost]:
         return await self._run(lambda writer: [BlockedHost(*columns) for columns in writer.database.rows(sql.BLOCKS)])
@@ -323,26 +325,11 @@ class SqliteFrontier:
     def totals(self) -> Totals:
         return self._last_totals if self._writer is None else self._writer.totals
 
-    async def requeue(self, ending: EndedWith, *, dry_run: bool = False) -> dict[int, int]:
-        if ending.host_ids is None or len(ending.host_ids) > _HOSTS_ONE_BY_ONE:
-            return await self._run_slices(partial(Writer.requeue, ending=ending, dry_run=dry_run))
-        queued: dict[int, int] = {}
-        for host_id in ending.host_ids:  # the others' URLs are not read
-            of_host = partial(Writer.requeue_of_host, host_id=host_id, ending=ending, dry_run=dry_run)
-            queued |= await self._run_slices(of_host, takedown.LOWEST)
-        return queued
+    async def put_round(self, one: Round) -> None:
+        await self._run(lambda writer: writer.put_round(one))
 
-    async def queue_visited(self, found: Sequence[Discovered]) -> dict[int, int]:
-        return await self._run(lambda writer: writer.queue_visited(found))
-
-    async def begin_round(self, *, now: float) -> Round:
-        return await self._run(lambda writer: writer.begin_round(now))
-
-    async def queue_round(self, *, is_blocked: Callable[[str], bool], now: float) -> tuple[dict[int, int], Round]:
-        return await self._run(lambda writer: writer.queue_round(is_blocked, now))
-
-    async def end_round(self, *, now: float) -> None:
-        await self._run(lambda writer: writer.end_round(now))
+    async def last_url_id(self) -> int:
+        return await self._run(lambda writer: int(writer.database.get(sql.LAST_URL)))
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         href, origin = parse(url)
@@ -354,16 +341,12 @@ class SqliteFrontier:
         queued: Counter[int] = Counter()
         for host_id in forgotten.host_ids:
             erase = partial(takedown.forget_slice, host_id=host_id, now=now, erased=erased)
-            queued.update(await self._run_slices(erase, takedown.LOWEST))
+            queued.update(await self._run_slices(erase, LOWEST))
         await self._run(lambda writer: takedown.finish_host(writer, host))
         return replace(forgotten, urls=sum(erased), queued=dict(queued))
 
     async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
         return await self._run(lambda writer: takedown.forgotten(writer, found))
-
-    async def find_host(self, origin: Origin) -> HostRow | None:
-        found = await self._host_rows(sql.ONE_HOST, (origin.host, origin.scheme, origin.port))
-        return found[0] if found else None
 
     async def hosts_named(self, host: str) -> list[HostRow]:
         return await self._host_rows(sql.HOSTS_NAMED, (host,))

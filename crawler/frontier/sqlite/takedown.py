@@ -22,7 +22,7 @@ from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.database import json_list
 from crawler.frontier.sqlite.insertions import PendingChange
 from crawler.frontier.sqlite.rows import FORGOTTEN_ERROR
-from crawler.frontier.sqlite.writer import StateRow, Writer
+from crawler.frontier.sqlite.writer import LOWEST, StateRow, Writer
 
 SLICE: Final = 2_000  # URLs of one transaction; other calls wait for it some tens of milliseconds
 _UNFINISHED: Final = "forgetting"
@@ -103,9 +103,6 @@ def forget_slice(
         _erase(writer, stored, now, change)
     erased.append(len(stored))
     return _queued(stored), rows[-1][1] if len(rows) == SLICE else None
-
-
-LOWEST: Final = -(1 << 63)
 
 
 def finish_host(writer: Writer, host: str) -> None:

@@ -7,8 +7,7 @@ trace in either.
 
 import contextlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final
 
 import orjson
@@ -32,11 +31,12 @@ from crawler.frontier.base import (
     ROBOTS_VERSIONS_KEPT,
     Batch,
     BlockedHost,
-    EndedWith,
     Entered,
     HostCount,
     Leaving,
     Receipt,
+    UrlPlace,
+    UrlSelection,
     Wanted,
 )
 from crawler.frontier.sqlite import readiness, sql
@@ -59,6 +59,7 @@ from crawler.frontier.sqlite.rows import (
     visit_row,
 )
 
+LOWEST: Final = -(1 << 63)  # before every cursor of a host's URLs
 _ENDED: Final = (UrlState.DONE, UrlState.GAVE_UP)
 WITH_WORK: Final = "hosts_with_work"  # in the totals
 TIMES: Final = "times"  # in `meta`: of the last settlement, in schedule time and UTC
@@ -194,7 +195,7 @@ class Writer:
             self._db.run(sql.REDATE_REVISITS, (now, revisits_by))
 
     def promote(self, now: float, limit: int, *, revisits: bool = False) -> dict[int, int]:
-        """See Frontier.promote and promote_revisits."""
+        """See Frontier.promote."""
         due: list[StateRow] = orjson.loads(self._db.get(sql.DUE_AGAIN if revisits else sql.DUE, (now, max(0, limit))))
         if due:
             with self.change() as change:
@@ -204,99 +205,59 @@ class Writer:
                     self._db.run(sql.START_OVER, (ids,))
         return _by_host(due)
 
-    def requeue(self, after: int, *, ending: EndedWith, dry_run: bool) -> tuple[dict[int, int], int | None]:
-        """A slice of Frontier.requeue: the URLs after URL `after`. Returns also its last URL, None at the end."""
-        end = after + REQUEUE_SLICE
-        statement, values = sql.requeuable(ending.errors, ending.statuses, ending.host_ids)
-        found: list[StateRow] = orjson.loads(self._db.get(statement, (after, end, *values)))
-        if not dry_run:
-            self._requeue(found)
-        return _by_host(found), self._unless_last(end)
+    def settled_urls(
+        self, selection: UrlSelection, after: int | None, host_id: int | None
+    ) -> tuple[list[UrlPlace], int | None]:
+        """See Frontier.settled_urls. Of one host, `after` is a cursor of `sql.URLS_OF_HOST`."""
+        if host_id is None:
+            first = after or 0
+            statement, values = sql.settled(selection)
+            found = orjson.loads(self._db.get(statement, (first, first + REQUEUE_SLICE, *values)))
+            end = self._unless_last(first + REQUEUE_SLICE)
+        else:
+            of_host = sql.URLS_OF_HOST if self.seen is None else sql.URLS_OF_HOST_BY_ID
+            rows = orjson.loads(self._db.get(of_host, (host_id, LOWEST if after is None else after, REQUEUE_SLICE)))
+            statement, values = sql.settled(selection, by_ids=True)
+            found = orjson.loads(self._db.get(statement, (json_list([row[0] for row in rows]), *values)))
+            end = rows[-1][1] if len(rows) == REQUEUE_SLICE else None
+        return [UrlPlace(*row) for row in found], end
 
-    def requeue_of_host(
-        self, after: int, *, host_id: int, ending: EndedWith, dry_run: bool
-    ) -> tuple[dict[int, int], int | None]:
-        """As `requeue`, of one host: after a cursor, takedown.LOWEST at first. Returns also the next cursor."""
-        of_host = sql.URLS_OF_HOST if self.seen is None else sql.URLS_OF_HOST_BY_ID
-        rows = orjson.loads(self._db.get(of_host, (host_id, after, REQUEUE_SLICE)))
-        statement, values = sql.requeuable(ending.errors, ending.statuses, None, by_ids=True)
-        ids = json_list([row[0] for row in rows])
-        found: list[StateRow] = orjson.loads(self._db.get(statement, (ids, *values)))
-        if not dry_run:
-            self._requeue(found)
-        return _by_host(found), rows[-1][1] if len(rows) == REQUEUE_SLICE else None
-
-    def _requeue(self, found: Sequence[StateRow]) -> None:
-        if found:
+    def queue_urls(self, ids: Sequence[int], states: Collection[UrlState]) -> dict[int, int]:
+        """See Frontier.queue_urls."""
+        kept = (UrlState.QUEUED, UrlState.FORGOTTEN)
+        rows = [row for row in self._states(ids) if (row[2] in states if states else row[2] not in kept)]
+        if rows:
             with self.change() as change:
-                ids = self._set_state(found, UrlState.QUEUED, change)
-                self._db.run(sql.START_AGAIN, (ids,))
-                self._db.run(sql.END_SUSPECTS, (ids,))
+                queued = self._set_state(rows, UrlState.QUEUED, change)
+                self._db.run(sql.START_AGAIN, (queued,))
+                self._db.run(sql.END_SUSPECTS, (queued,))
+                self._db.run(sql.NO_ERROR, (json_list([row[0] for row in rows if row[2] == UrlState.DENIED]),))
+        return _by_host(rows)
 
-    def queue_visited(self, found: Sequence[Discovered]) -> dict[int, int]:
-        """See Frontier.queue_visited."""
+    def known_ids(self, found: Sequence[Discovered]) -> list[int]:
+        """See Frontier.known_ids."""
         statement = sql.KNOWN_AS if self.seen is None else sql.KNOWN_AS_OF_HOST
         keys: defaultdict[Origin, list[int]] = defaultdict(list)
         for one in found:
             keys[one.origin].append(one.key)
-        visited: list[StateRow] = []
+        ids: list[int] = []
         for origin, keys_of_host in keys.items():
             host_id = self._db.get(sql.HOST_ID, (origin.host, origin.scheme, origin.port))
             rows = orjson.loads(self._db.get(statement, (host_id, json_list(keys_of_host))))
-            visited += [(url_id, host_id, state) for url_id, _, state in rows if state in _ENDED]
-        if visited:
-            with self.change() as change:
-                self._db.run(sql.START_AGAIN, (self._set_state(visited, UrlState.QUEUED, change),))
-        return _by_host(visited)
+            ids += [url_id for url_id, _, state in rows if state != UrlState.FORGOTTEN]
+        return ids
 
     def last_round(self) -> Round | None:
         """The last round, None if there was none."""
         return round_from(self._db.get(sql.META, (ROUND,)), self._db.get(sql.META, (ROUND_COUNTS,)))
 
-    def begin_round(self, now: float) -> Round:
-        """See Frontier.begin_round."""
-        last = self.last_round()
-        if last is not None and last.is_under_way:
-            return last
-        begun = Round(1 if last is None else last.number + 1, now, last_id=int(self._db.get(sql.LAST_URL)))
+    def put_round(self, one: Round) -> None:
+        """See Frontier.put_round."""
+        before = self.last_round()
         with self._db.transaction():
-            self._db.run(sql.PUT_META, (ROUND, round_text(begun)))
-            self._db.run(sql.END_META, (ROUND_COUNTS,))
-        return begun
-
-    def queue_round(self, is_blocked: Callable[[str], bool], now: float) -> tuple[dict[int, int], Round]:
-        """See Frontier.queue_round."""
-        last = self._round_under_way()
-        after = replace(last, queued_to=min(last.queued_to + REQUEUE_SLICE, last.last_id))
-        span = (last.queued_to, after.queued_to, last.started_at, now)
-        found: list[StateRow] = orjson.loads(self._db.get(sql.IN_ROUND, span))
-        names = orjson.loads(self._db.get(sql.NAMES_OF_HOSTS, (json_list(sorted({row[1] for row in found})),)))
-        blocked = {host_id for host_id, host in names if is_blocked(host)}
-        found = [row for row in found if row[1] not in blocked]
-        with self.change() as change:
-            if found:
-                self._db.run(sql.START_AGAIN, (self._set_state(found, UrlState.QUEUED, change),))
-            self._db.run(sql.PUT_META, (ROUND, round_text(after)))
-        return _by_host(found), after
-
-    def end_round(self, now: float) -> None:
-        """See Frontier.end_round."""
-        ended = replace(self._round_under_way(), ended_at=now)
-        self._db.commit(sql.PUT_META, (ROUND, round_text(ended)))
-
-    def _round_under_way(self) -> Round:
-        last = self.last_round()
-        if last is None or not last.is_under_way:
-            raise ValueError("no round is under way")
-        return last
-
-    def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
-        """See Frontier.queue_again."""
-        denied = [row for row in self._states(ids) if row[2] == UrlState.DENIED]
-        if denied:
-            with self.change() as change:
-                self._db.run(sql.NO_ERROR, (self._set_state(denied, UrlState.QUEUED, change),))
-        return _by_host(denied)
+            self._db.run(sql.PUT_META, (ROUND, round_text(one)))
+            if before is None or before.number != one.number:
+                self._db.run(sql.END_META, (ROUND_COUNTS,))
 
     def block(self, block: BlockedHost) -> bool:
         """See Frontier.block."""

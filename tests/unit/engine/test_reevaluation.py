@@ -3,7 +3,7 @@ crash loses nothing of it.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -165,14 +165,14 @@ def test_after_a_crash_the_reevaluation_starts_again() -> None:
         await engine.frontier.open()
         count = 2 * SLICE + 10
         await denied(engine, count)
-        real = frontier.queue_again
+        real = frontier.queue_urls
 
-        async def once(ids: Sequence[int]) -> dict[int, int]:
+        async def once(ids: Sequence[int], *, states: Collection[UrlState] = ()) -> dict[int, int]:
             if (frontier.totals()).queued:
                 await asyncio.Event().wait()
-            return await real(ids)
+            return await real(ids, states=states)
 
-        frontier.queue_again = once  # type: ignore[method-assign]
+        frontier.queue_urls = once  # type: ignore[method-assign]
         engine.url_policy.scope = scope()
         assert await frontier.judge_by(engine.engine.options.fingerprint)
         task = asyncio.ensure_future(engine.reevaluation.run())
@@ -181,7 +181,7 @@ def test_after_a_crash_the_reevaluation_starts_again() -> None:
         task.cancel()  # as kill -9 does
         assert (frontier.totals()).denied > 0
         await frontier.close(clean=False)
-        frontier.queue_again = real  # type: ignore[method-assign]
+        frontier.queue_urls = real  # type: ignore[method-assign]
         again = Harness(scope=LISTED, frontier=frontier)
         await again.open()
         assert not await frontier.judge_by(again.engine.options.fingerprint)

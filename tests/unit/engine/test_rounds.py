@@ -119,12 +119,15 @@ def test_a_round_that_was_done_when_it_was_killed_is_over() -> None:
     """Its end was not stored any more: the same command begins another one."""
     frontier = MemoryFrontier()
     crawled(WEB, frontier)
-    round_end = frontier.end_round
+    put_round = frontier.put_round
 
-    async def lost(*, now: float) -> None:
-        frontier.end_round = round_end  # type: ignore[method-assign]
+    async def lost(one: Round) -> None:
+        if one.is_under_way:
+            await put_round(one)
+        else:
+            frontier.put_round = put_round  # type: ignore[method-assign]
 
-    frontier.end_round = lost  # type: ignore[method-assign]
+    frontier.put_round = lost  # type: ignore[method-assign]
     crawled(WEB, frontier, again=True)
     last = crawled(WEB, frontier, again=True)
     assert round_of(last).number == 2

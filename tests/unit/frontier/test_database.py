@@ -4,12 +4,12 @@ import errno
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import apsw
 import pytest
 
-from crawler.frontier.base import FrontierCorrupt, FrontierFull, FrontierVersion
+from crawler.core.enums import UrlState
+from crawler.frontier.base import FrontierCorrupt, FrontierFull, FrontierVersion, UrlSelection
 from crawler.frontier.sqlite import database as module
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.database import APPLICATION_ID, MIGRATIONS, Database
@@ -244,7 +244,6 @@ async def test_overlapping_readers_do_not_make_the_log_grow_for_ever(
         ("URLS_OF_HOST", (1, 0, 10)),
         ("LIST_TAKEDOWNS", (NOW, "[1]")),
         ("HOST_ID", ("a", "https", 443)),
-        ("ONE_HOST", ("a", "https", 443)),
     ],
 )
 async def test_no_statement_scans_a_whole_table(path: Path, statement: str, values: tuple[object, ...]) -> None:
@@ -258,12 +257,20 @@ async def test_no_statement_scans_a_whole_table(path: Path, statement: str, valu
     database.close()
 
 
-@pytest.mark.parametrize("ending", [(("reset",), (), None), ((), (404, 503), None), (("reset",), (404,), (1, 2))])
-async def test_requeue_searches_one_range_of_ids(path: Path, ending: tuple[Any, ...]) -> None:
+@pytest.mark.parametrize(
+    "selection",
+    [
+        UrlSelection(errors=("reset",)),
+        UrlSelection(statuses=(404, 503)),
+        UrlSelection(errors=("reset",), statuses=(404,), host_ids=(1, 2)),
+        UrlSelection((UrlState.DONE,), not_visited=(NOW, NOW + 9)),
+    ],
+)
+async def test_settled_urls_are_searched_in_one_range_of_ids(path: Path, selection: UrlSelection) -> None:
     """Each slice costs the same, since other calls wait for it."""
     await make_store(path, urls=1_000)
     database = Database(path)
-    statement, values = sql.requeuable(*ending)
+    statement, values = sql.settled(selection)
     plan = [row[3] for row in database.rows("EXPLAIN QUERY PLAN " + statement, (0, 10, *values))]
     walked = [step for step in plan if step.startswith("SCAN") and "json_each" not in step and "subquery" not in step]
     assert walked == []

@@ -6,7 +6,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from crawler.frontier.base import EndedWith, Leaving, Wanted
+from crawler.engine.operations import requeue
+from crawler.frontier.base import Leaving, UrlSelection, Wanted
 from crawler.frontier.sqlite.database import MIGRATIONS, Database
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.frontiers import NOW, FaultyFiles, copy_store, fast_folder, found
@@ -55,7 +56,7 @@ async def check_upgraded(path: Path, *, was_opened: bool = False) -> None:
     (key,) = (await frontier.exchange(Leaving(), Wanted(places=9))).keys
     assert [(key.name, row.id, row.queued) for row in key.hosts] == [("a.example", 1, 1)]
     assert [task.id for task in await frontier.take(1, 9, leased=())] == [5]
-    assert await frontier.requeue(EndedWith(("reset",))) == {1: 2}
+    assert await requeue(frontier, UrlSelection(errors=("reset",))) == {1: 2}
     tasks = {task.id: (task.visits, task.attempt) for task in await frontier.take(1, 9, leased=())}
     assert tasks == {2: (1, 1), 3: (0, 2), 5: (0, 1)}
     await frontier.close(clean=True)

@@ -28,9 +28,10 @@ from crawler.core.models import (
     Task,
 )
 from crawler.core.url import kind_key_of, name_hash, registrable_domain
-from crawler.frontier.base import EndedWith, Entered, Frontier, HostCount, Leaving, Wanted
+from crawler.engine.operations import requeue
+from crawler.frontier.base import Entered, Frontier, HostCount, Leaving, UrlSelection, Wanted
 from crawler.frontier.sqlite.store import SqliteFrontier
-from tests.support.frontiers import NOW, batch, fast_folder, found, response, takedowns, visit
+from tests.support.frontiers import NOW, batch, fast_folder, find_host, found, response, takedowns, visit
 from tests.support.memory_frontier import MemoryFrontier
 
 HOSTS = ("a.example", "b.example", "www.b.example", "192.0.2.7")
@@ -111,11 +112,11 @@ STEPS = st.one_of(
         st.just("requeue"),
         st.sampled_from(
             (
-                EndedWith(("reset",)),
-                EndedWith(("scope_host",)),
-                EndedWith(statuses=(404,)),
-                EndedWith(statuses=(200, 304), host_ids=(1, 3)),
-                EndedWith(("reset", "scope_host"), host_ids=()),
+                UrlSelection(errors=("reset",)),
+                UrlSelection(errors=("scope_host",)),
+                UrlSelection(statuses=(404,)),
+                UrlSelection(statuses=(200, 304), host_ids=(1, 3)),
+                UrlSelection(("reset", "scope_host"), host_ids=()),
             )
         ),
         st.booleans(),
@@ -230,14 +231,13 @@ async def run(memory: InMemory, step: tuple[Any, ...]) -> Any:
             )
             return list(receipt.links_new), receipt.queued, list(receipt.hosts)
         case ("requeue", ending, dry_run):
-            return await frontier.requeue(ending, dry_run=dry_run)
+            return await requeue(frontier, ending, dry_run=dry_run)
         case ("forget", one, whole_host):
             if whole_host:
                 return await frontier.forget_host(one.origin.host, now=NOW)
             return await frontier.forget_url(one.url, now=NOW), await takedowns(frontier)
         case ("promote", now, limit, revisits):
-            promote = frontier.promote_revisits if revisits else frontier.promote
-            return await promote(now=now, limit=limit)
+            return await frontier.promote(now=now, limit=limit, revisits=revisits)
         case ("file", name, state, size):
             return await frontier.record_sink_files([SinkFile("pages", name, state, size)])
         case ("refused", place):
@@ -259,9 +259,9 @@ async def look(memory: InMemory) -> Any:
     """The results of calls that are possible at any time."""
     frontier = memory.frontier
     origins = [found(f"{scheme}://{host}/").origin for scheme in ("http", "https") for host in HOSTS]
-    hosts = [await frontier.find_host(origin) for origin in origins]
+    hosts = [await find_host(frontier, origin) for origin in origins]
     versions = [await frontier.robots_versions(host_id) for host_id in range(1, 9)]
-    due = await frontier.next_due(), await frontier.next_revisit()
+    due = await frontier.next_due(), await frontier.next_due(revisits=True)
     learned = await frontier.visited_pages(blocks=2, rows=2, phase=0.5)
     counts = memory.take_counts(), await frontier.parked()
     return frontier.totals(), counts, due, await taken(frontier), hosts, versions, learned

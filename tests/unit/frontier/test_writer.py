@@ -8,7 +8,8 @@ import pytest
 
 from crawler.core.enums import SinkFileState
 from crawler.core.models import Counters, RecordLocation, SinkFile
-from crawler.frontier.base import EndedWith
+from crawler.engine.operations import requeue
+from crawler.frontier.base import UrlSelection
 from crawler.frontier.sqlite import insertions as module
 from crawler.frontier.sqlite import store as store_module
 from crawler.frontier.sqlite import writer as writer_module
@@ -149,8 +150,8 @@ async def test_the_urls_of_one_host_are_queued_again_in_slices(
             await frontier.settle(batch(*(visit(task, host_id=host_id) for task in tasks)))
         for size in (1, 2, 5, 6, 7):
             monkeypatch.setattr(writer_module, "REQUEUE_SLICE", size)
-            ending = EndedWith(statuses=(200,), host_ids=(1,))
-            assert await frontier.requeue(ending, dry_run=True) == {1: 5}
-        assert await frontier.requeue(ending) == {1: 5}
+            ending = UrlSelection(statuses=(200,), host_ids=(1,))
+            assert await requeue(frontier, ending, dry_run=True) == {1: 5}
+        assert await requeue(frontier, ending) == {1: 5}
         assert frontier.totals().queued == 7
         await frontier.close(clean=True)

@@ -564,7 +564,7 @@ async def test_a_revisit_and_a_robots_txt_that_changed_are_shown(tmp_path: Path)
     await frontier.settle(batch(visit(seed, next_at=NOW + 10)))
     explanation = explain(path, SEED)
     assert explanation.next_text == "fetched again in 9 s (09:00:10Z)"
-    await frontier.promote_revisits(now=NOW + 11, limit=9)
+    await frontier.promote(now=NOW + 11, limit=9, revisits=True)
     explanation = explain(path, SEED, now=NOW + 12)
     assert explanation.headline == "fetched 1 time; queued to be fetched again"
     assert "changed 2 times, last 09:00:02Z" in step(explanation, "robots")[1]
@@ -598,7 +598,7 @@ async def test_the_record_that_holds_the_content_is_named(tmp_path: Path) -> Non
         assert named == content
         if content is not None:
             assert f"the content is in warc/{content[0]} at byte {content[1]}" in step(explanation, "archive")[1]
-        await frontier.promote_revisits(now=NOW + n, limit=1)
+        await frontier.promote(now=NOW + n, limit=1, revisits=True)
     await frontier.close(clean=True)
 
 
