@@ -20,7 +20,17 @@ from crawler.core.url import UrlError, key_of, parse_seed
 from crawler.engine.scheduling.host_table import RETRY_AFTER, Woken
 from crawler.engine.scheduling.restrictions import DOMAIN, Blocklist
 from crawler.engine.scheduling.scheduler import Scheduler
-from crawler.frontier.base import Batch, BlockedHost, Forgotten, Frontier, Leaving, Receipt, UrlSelection, Wanted
+from crawler.frontier.base import (
+    Batch,
+    BlockedHost,
+    Forgotten,
+    Frontier,
+    Leaving,
+    Receipt,
+    RowQueries,
+    UrlSelection,
+    Wanted,
+)
 
 ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # the words that `requeue` accepts
 MAX_PRIORITY: Final = 1_000_000
@@ -80,7 +90,7 @@ class TakedownTarget:
         return self.url or self.host
 
 
-async def host_ids(frontier: Frontier, hosts: Iterable[str]) -> tuple[int, ...]:
+async def host_ids(frontier: RowQueries, hosts: Iterable[str]) -> tuple[int, ...]:
     """The ids of the hosts with these names, without the brackets of an IPv6 address; "*.name": all below it."""
     found: set[int] = set()
     for host in map(str.lower, hosts):
@@ -98,13 +108,13 @@ async def forget(frontier: Frontier, target: TakedownTarget, now: float) -> Forg
     return await frontier.forget_host(target.host, now=now)
 
 
-async def hosts_covered(frontier: Frontier, block: BlockedHost) -> int:
+async def hosts_covered(frontier: RowQueries, block: BlockedHost) -> int:
     """The number of hosts that a block covers."""
     named = len(await frontier.hosts_named(block.name))
     return named + (len((await frontier.hosts_below(block.name)).ids) if block.kind == DOMAIN else 0)
 
 
-async def hosts_below(frontier: Frontier, target: TakedownTarget) -> int:
+async def hosts_below(frontier: RowQueries, target: TakedownTarget) -> int:
     """The number of host names below the target of a takedown, which are kept; 0 if it is a URL."""
     return 0 if target.url is not None else (await frontier.hosts_below(target.host)).names
 

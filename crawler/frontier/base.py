@@ -323,7 +323,73 @@ class Totals:
     hosts_with_work: int = 0  # with URLs that are queued or suspects
 
 
-class Frontier(Protocol):
+class RowQueries(Protocol):
+    """What a store tells about hosts and URLs, in slices: operators' verbs and reports are written once over it, and
+    over the changes that `Frontier` makes.
+    """
+
+    async def hosts_named(self, host: str) -> list[HostRow]:
+        """The origins of a host name, one for each scheme and port."""
+
+    async def hosts_below(self, name: str) -> HostsBelow:
+        """The hosts whose name ends with a dot and `name`. The store looks through all names, in slices."""
+
+    async def search_hosts(self, search: HostSearch, *, after: int) -> FoundHosts:
+        """Search the next slice of the hosts with an id above `after`. A block that is not stored with a host does not
+        count for its state, and neither does a back-off of its politeness key.
+        """
+
+    async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
+        """Up to `limit` hosts with an id above `after`, in the order of their ids: all, or those that have work."""
+
+    async def host_rows_of(self, host_ids: Collection[int]) -> list[HostRow]:
+        """The hosts with these ids, as far as they are known."""
+
+    async def parked(self) -> dict[str, tuple[int, int]]:
+        """Numbers of parked hosts that have work, and of their queued URLs, by reason."""
+
+    async def url_rows(
+        self, first: int, last: int, state: UrlState, *, after: UrlRow | None, limit: int
+    ) -> list[UrlRow]:
+        """Up to `limit` URLs in state QUEUED or DENIED of the hosts with ids from `first` to `last`, by (host,
+        priority, depth, age), from after `after` on.
+        """
+
+    async def settled_urls(
+        self, selection: UrlSelection, *, after: int | None = None, host_id: int | None = None
+    ) -> tuple[list[UrlPlace], int | None]:
+        """A slice of the selected URLs that are not queued: of all, or of one host whose others are not read. Returns
+        also the `after` of the next slice, None at the end. Without `host_id` it is the id up to which URLs were read.
+        """
+
+    async def known_ids(self, found: Sequence[Discovered]) -> list[int]:
+        """Ids of those of `found` that are known and not forgotten."""
+
+    async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
+        """Those of `found` that were taken down, by themselves or with their host."""
+
+    async def suspects(self, *, limit: int = 1_000) -> list[Suspects]:
+        """Suspects by template, the largest numbers first, with examples."""
+
+    async def templates_of_host(self, host_id: int) -> HostTemplates:
+        """The URL templates of a host; its `suspects` have no examples."""
+
+    async def blocks(self) -> list[BlockedHost]:
+        """All blocks, by name."""
+
+    async def robots_body(self, host_id: int) -> bytes | None:
+        """The text of a host's robots.txt, which no HostRow has. To settle a RobotsRecord with verdict "rules" and
+        without body does not change the text.
+        """
+
+    async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
+        """The last ROBOTS_VERSIONS_KEPT versions of a host's robots.txt, newest first."""
+
+    def totals(self) -> Totals:
+        """Numbers of URLs by state, as of the last transaction, also after `close`. It does not wait."""
+
+
+class Frontier(RowQueries, Protocol):
     """A store of hosts, URLs and visits. Times are UTC epoch seconds.
 
     All methods but `open` and `totals` need an open frontier (RuntimeError). All but these and `close` raise
@@ -362,26 +428,6 @@ class Frontier(Protocol):
         """Make hosts that are parked for this reason ready at `at` (schedule time): all of them, or those of
         `host_ids`. It runs in slices. Returns their number.
         """
-
-    async def parked(self) -> dict[str, tuple[int, int]]:
-        """Numbers of parked hosts that have work, and of their queued URLs, by reason."""
-
-    async def hosts_named(self, host: str) -> list[HostRow]:
-        """The origins of a host name, one for each scheme and port."""
-
-    async def hosts_below(self, name: str) -> HostsBelow:
-        """The hosts whose name ends with a dot and `name`. The store looks through all names, in slices."""
-
-    async def search_hosts(self, search: HostSearch, *, after: int) -> FoundHosts:
-        """Search the next slice of the hosts with an id above `after`. A block that is not stored with a host does not
-        count for its state, and neither does a back-off of its politeness key.
-        """
-
-    async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
-        """Up to `limit` hosts with an id above `after`, in the order of their ids: all, or those that have work."""
-
-    async def host_rows_of(self, host_ids: Collection[int]) -> list[HostRow]:
-        """The hosts with these ids, as far as they are known."""
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
         """Up to `limit` queued tasks of a host, by (priority, depth, age), without those whose id is in `leased`."""
@@ -435,44 +481,16 @@ class Frontier(Protocol):
     async def clear_restored(self) -> None:
         """Clear the restored-from-backup flag: the output files now agree with the store."""
 
-    async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
-        """The last ROBOTS_VERSIONS_KEPT versions of a host's robots.txt, newest first."""
-
-    async def url_rows(
-        self, first: int, last: int, state: UrlState, *, after: UrlRow | None, limit: int
-    ) -> list[UrlRow]:
-        """Up to `limit` URLs in state QUEUED or DENIED of the hosts with ids from `first` to `last`, by (host,
-        priority, depth, age), from after `after` on.
-        """
-
-    async def settled_urls(
-        self, selection: UrlSelection, *, after: int | None = None, host_id: int | None = None
-    ) -> tuple[list[UrlPlace], int | None]:
-        """A slice of the selected URLs that are not queued: of all, or of one host whose others are not read. Returns
-        also the `after` of the next slice, None at the end. Without `host_id` it is the id up to which URLs were read.
-        """
-
-    async def known_ids(self, found: Sequence[Discovered]) -> list[int]:
-        """Ids of those of `found` that are known and not forgotten."""
-
     async def queue_urls(self, ids: Sequence[int], *, states: Collection[UrlState] = ()) -> dict[int, int]:
         """Queue those of these URLs that are in one of `states`, or in any but QUEUED and FORGOTTEN. Their attempts
         start over. Returns host id → number of URLs.
         """
-
-    async def blocks(self) -> list[BlockedHost]:
-        """All blocks, by name."""
 
     async def block(self, block: BlockedHost) -> bool:
         """Store a block, joined with an earlier one of its name. Returns whether that changes anything."""
 
     async def unblock(self, name: str) -> bool:
         """Remove a block. Returns whether there was one."""
-
-    async def robots_body(self, host_id: int) -> bytes | None:
-        """The text of a host's robots.txt, which no HostRow has. To settle a RobotsRecord with verdict "rules" and
-        without body does not change the text.
-        """
 
     async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
         """Deny those URLs of a host, by id, that are still queued. Returns their number."""
@@ -509,15 +527,6 @@ class Frontier(Protocol):
     async def queue_suspects(self, host_id: int, template: str, limit: int) -> list[int]:
         """Queue up to `limit` suspects of a template, those found first. Returns their ids."""
 
-    async def templates_of_host(self, host_id: int) -> HostTemplates:
-        """The URL templates of a host; its `suspects` have no examples."""
-
-    async def suspects(self, *, limit: int = 1_000) -> list[Suspects]:
-        """Suspects by template, the largest numbers first, with examples."""
-
-    def totals(self) -> Totals:
-        """Numbers of URLs by state, as of the last transaction, also after `close`. It does not wait."""
-
     async def put_round(self, one: Round) -> None:
         """Store a round, but for its counts: they come with `settle`, and another round begins with none."""
 
@@ -534,9 +543,6 @@ class Frontier(Protocol):
         """Erase all URLs of a host, whatever their scheme and port. No URL of it is stored from the first transaction
         on.
         """
-
-    async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
-        """Those of `found` that were taken down, by themselves or with their host."""
 
     async def close(self, *, clean: bool) -> None:
         """Give up ownership. `clean`: nothing was in flight. Closing a closed frontier does nothing."""

@@ -18,7 +18,7 @@ from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, kind_key_of, parse, registrable_domain
 from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.response_processor import MAX_HOP_PATH, ProcessedResponse, SkippedLink
-from crawler.frontier.base import Frontier, FrontierFull
+from crawler.frontier.base import FrontierFull, RowQueries
 
 SLICE: Final = 500  # entries judged before other tasks may run; some 3 ms
 MAX_INDEXES: Final = 2  # an index may list an index, whose sitemaps are read; sitemaps.org allows no nesting at all
@@ -47,7 +47,7 @@ class UrlListPolicy:
     """
 
     def __init__(
-        self, *, mode: str, frontier: Frontier | None, recent_keys: RecentKeys, trusts_dates_of: TrustsDates
+        self, *, mode: str, frontier: RowQueries | None, recent_keys: RecentKeys, trusts_dates_of: TrustsDates
     ) -> None:
         self.mode = mode
         self._frontier = frontier
