@@ -355,4 +355,5 @@ def with_seeds(settings: Settings, seeds: list[str]) -> Settings:
             parse_seed(text)
         except UrlError as error:
             raise UrlError(error.reason, f"seed {shortened(redact_text(text))!r}: {error}") from None
-    return replace(settings, crawl=settings.crawl.model_copy(update={"seeds": tuple(seeds)}), file_seeds=())
+    crawl = settings.crawl.model_copy(update={"seeds": tuple(seeds)})
+    return replace(settings, crawl=crawl, file_seeds=(), seed_tables=(), seed_places=())

@@ -37,8 +37,8 @@ from crawler.obs.logs import FETCH_FILE, Logs
 from crawler.output_directory import link_configuration, unlink_configuration, write_run_file
 from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import Loaded
-from crawler.settings.schema import OVERRIDE
-from crawler.settings.settings import Changes, Mode, Settings, changes, keeping, masked, overrides_text
+from crawler.settings.schema import TABLES
+from crawler.settings.settings import Changes, Mode, Settings, changes, keeping, masked, tables_text
 
 TOKEN_FILE = "status-page.token"
 ATTEMPTS_SHOWN = 20  # of a host, on the status page
@@ -313,9 +313,9 @@ class Reloader:
 
     def _differences(self, new: Settings, found: Changes) -> dict[str, object]:
         values = {shown.key: shown.text or shown.note for shown in masked(self.settings, {})}
-        values[OVERRIDE] = overrides_text(self.settings)
+        values |= {name: tables_text(self.settings, name) for name in TABLES}
         new_values = {shown.key: shown.text or shown.note for shown in masked(new, {})}
-        new_values[OVERRIDE] = overrides_text(new)
+        new_values |= {name: tables_text(new, name) for name in TABLES}
         return {
             "changed": [{"key": key, "old": values.get(key, ""), "new": new_values.get(key, "")} for key in found.live],
             "needs_restart": list(found.restart),

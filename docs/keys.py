@@ -1,6 +1,6 @@
 """Prints reference/keys.md, the table of all configuration keys: `make generated`."""
 
-from crawler.settings.schema import SECTIONS, ConfigurationKey, keys, override_keys, toml_text
+from crawler.settings.schema import SECTIONS, ConfigurationKey, keys, table_keys, toml_text
 from crawler.settings.value_types import number_text
 
 HEAD = """\
@@ -29,8 +29,13 @@ for section, model in SECTIONS.items():
         if key.section == section:
             print(row(key, cell(key.derived) or f"`{cell(toml_text(key, key.default))}`"))
     print()
-print("## [[override]]\n\nOptions of some hosts or URLs ([Overrides](configuration.md#overrides)); in a file only.\n")
-print("| key | type | default | meaning |\n|---|---|---|---|")
-for key in override_keys().values():
-    print(row(key, "hosts or urls must be given" if key.name in ("hosts", "urls") else "as in the crawl"))
-print()
+for table, about in (
+    ("override", "Options of some hosts or URLs ([Overrides](configuration.md#overrides))"),
+    ("seed", "Seeds with options of their own ([Seeds](configuration.md#seeds))"),
+):
+    print(f"## [[{table}]]\n\n{about}; in a file only.\n")
+    print("| key | type | default | meaning |\n|---|---|---|---|")
+    needed = {"hosts": "hosts or urls must be given", "urls": "hosts or urls must be given", "url": "must be given"}
+    for key in table_keys(table).values():
+        print(row(key, needed.get(key.name, "none" if key.name == "tags" else "as in the crawl")))
+    print()

@@ -21,8 +21,8 @@ from crawler.cli.output import print_message, say, write_data
 from crawler.core.enums import Exit
 from crawler.core.formatting import count
 from crawler.settings.loading import Loaded
-from crawler.settings.schema import plain_toml
-from crawler.settings.settings import masked_overrides
+from crawler.settings.schema import OVERRIDE, SEED, TABLES, plain_toml
+from crawler.settings.settings import masked_tables
 
 _PLACEHOLDERS: Final = {"url": "https://example.org/", "contact": "a@example.org", "output": "crawl"}
 _QUESTIONS: Final = {
@@ -130,7 +130,7 @@ def show(
             write_data(orjson.dumps(fields) + b"\n")
             continue
         head, _, name = shown.key.partition(".")
-        if head == "override":  # it has no place outside of one
+        if head in TABLES:  # it has no place outside of one
             click.echo(f"# {name} = {shown.text}  # {shown.origin}")
             section = head
             continue
@@ -142,7 +142,7 @@ def show(
         line = f"{name} = {shown.text}" if shown.text else f"#{name} ="
         click.echo(f"{line}{comment if len(comment) > 4 else ''}")
     if url is None:
-        _show_overrides(loaded, origin=origin, as_json=as_json)
+        _show_tables(loaded, origin=origin, as_json=as_json)
     return 0
 
 
@@ -155,16 +155,17 @@ def _parsed(text: str) -> str:
         raise click.UsageError(f"--for: {error}") from None
 
 
-def _show_overrides(loaded: Loaded, *, origin: bool, as_json: bool) -> None:
-    places = loaded.settings.override_places
-    for place, one in zip(places, masked_overrides(loaded.settings), strict=True):
-        if as_json:
-            value = {name: tomli.loads(f"x = {text}")["x"] for name, text in one.items()}
-            write_data(orjson.dumps({"key": "override", "value": value, "origin": place, "restart": False}) + b"\n")
-            continue
-        click.echo("\n[[override]]" + (f"  # {place}" if origin else ""))
-        for name, text in one.items():
-            click.echo(f"{name} = {text}")
+def _show_tables(loaded: Loaded, *, origin: bool, as_json: bool) -> None:
+    settings = loaded.settings
+    for table, places in ((OVERRIDE, settings.override_places), (SEED, settings.seed_places)):
+        for place, one in zip(places, masked_tables(settings, table), strict=True):
+            if as_json:
+                value = {name: tomli.loads(f"x = {text}")["x"] for name, text in one.items()}
+                write_data(orjson.dumps({"key": table, "value": value, "origin": place, "restart": False}) + b"\n")
+                continue
+            click.echo(f"\n[[{table}]]" + (f"  # {place}" if origin else ""))
+            for name, text in one.items():
+                click.echo(f"{name} = {text}")
 
 
 @config_group.command(name="schema")

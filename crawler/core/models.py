@@ -252,6 +252,7 @@ class PageInfo:
     content_size: int = 0  # bytes with every coding removed
     coding_fault: CodingFault | None = None
     reading_fault: ReadingFault | None = None
+    tags: tuple[str, ...] = ()  # of the seed in whose place it is
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,21 @@ NO_OVERRIDE: Final = Override()
 ANY_DEPTH: Final = -1
 
 
+@dataclass(frozen=True, slots=True)
+class SeedOptions:
+    """Options of a seed, which hold for the URLs in its place.
+
+    `directory`: of its URL, as in "https://a.org/docs/". `scope`: its place, as `ScopeOptions.hosts`; empty: as the
+    crawl has it. `place`: where it was written ("crawler.toml:14").
+    """
+
+    directory: str
+    place: str = ""
+    tags: tuple[str, ...] = ()
+    max_depth: int | None = None  # None: as in the crawl; ANY_DEPTH: no limit
+    scope: tuple[str, ...] = ()
+
+
 def patterns_of(host: str) -> Iterator[str]:
     """The patterns that match a host, the most specific first: its name, then "*.name" for each domain above it."""
     rest = host.rstrip(".").lower()
@@ -144,6 +159,7 @@ class Rules:
     resolve: tuple[tuple[str, tuple[str, ...]], ...] = ()  # network.resolve
     schedule: ScheduleOptions = field(default_factory=ScheduleOptions)  # of a daemon
     overrides: tuple[Override, ...] = ()
+    seeds: tuple[SeedOptions, ...] = ()  # those with options of their own, without path and query
 
 
 def dump_rules(rules: Rules) -> dict[str, Any]:
@@ -167,6 +183,7 @@ def load_rules(table: object) -> Rules | None:
         known["schedule"] = ScheduleOptions(**_known_fields(ScheduleOptions, known.get("schedule", {})))
         overrides = (_known_fields(Override, one) for one in known.get("overrides", ()))
         known["overrides"] = tuple(Override(**one) for one in overrides)
+        known["seeds"] = tuple(SeedOptions(**_known_fields(SeedOptions, one)) for one in known.get("seeds", ()))
         return Rules(**known)
     except (TypeError, AttributeError):
         return None

@@ -8,7 +8,7 @@ decided.
 import platform
 import re
 import warnings
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import fields, replace
 from functools import cache
@@ -25,6 +25,7 @@ from crawler.core.options import (
     Rules,
     ScopeOptions,
     ScopeRule,
+    SeedOptions,
     TrapOptions,
     patterns_of,
 )
@@ -118,6 +119,7 @@ _OVERRIDABLE: Final = tuple(one.name for one in fields(Override) if one.name not
 _OF_SCOPE: Final = ("include", "exclude", "max_depth", "requisites")
 _OF_RECRAWL: Final = ("recrawl", "min_interval_s", "max_interval_s")
 Matched = tuple[str, Override]  # an override, and the pattern by which it holds
+DepthLimit = tuple[int | None, str]  # None: there is none; and the rule that sets it
 
 
 class Overrides:
@@ -232,18 +234,97 @@ def directory_of(url: str) -> str:
     return url[: url.rindex("/", 0, _end_of_path(url)) + 1]
 
 
+def directories_above(url: str) -> Iterator[str]:
+    """The directories in which a URL is, the shortest first."""
+    end, slash = _end_of_path(url), url.index("/", url.index("://") + 3)
+    while slash >= 0:
+        yield url[: slash + 1]
+        slash = url.find("/", slash + 1, end)
+
+
 def _end_of_path(url: str) -> int:
     end = url.find("?")
     return len(url) if end < 0 else end
 
 
-class Scope:
-    """The current scope rules. `seed_hosts` are the hosts of the seeds, `seed_directories` their directories if the
-    scope follows from these. `added`: the directories to which redirects of seeds led; from an older store the hosts.
+class SeedPlaces:
+    """Finds the options of the seed in whose place a URL is: its directory, its host, its domain or the hosts that it
+    lists. `mode` is the first word of scope.hosts; with a list of hosts the place of a seed is its host.
+
+    Seeds of one place have all their tags in common, and the largest of their `max_depth`.
     """
 
-    __slots__ = ("_added_names", "_exact", "_exclude", "_include", "_mode", "_names", "_suffixes", "added", "options",
-                 "overrides", "seed_directories", "seed_hosts", "traps")  # fmt: skip
+    def __init__(self, seeds: Iterable[SeedOptions], mode: str) -> None:
+        self._mode = mode if mode in SEED_MODES else _SEED_HOSTS
+        self._by_directory: dict[str, SeedOptions] = {}
+        self._by_host: dict[str, SeedOptions] = {}  # by pattern
+        self._by_domain: dict[str, SeedOptions] = {}
+        self._hosts_in_scope: frozenset[str] = frozenset()  # of directories
+        for seed in seeds:
+            self._add(seed, seed.directory)
+
+    def __bool__(self) -> bool:
+        return bool(self._by_directory or self._by_host or self._by_domain)
+
+    def _add(self, seed: SeedOptions, directory: str) -> None:
+        host = parse(directory)[1].host
+        match seed.scope or (self._mode,):
+            case ("seed-prefix",):
+                _put(self._by_directory, (directory,), seed)
+                self._hosts_in_scope |= {host} if seed.scope else frozenset()
+            case ("seed-hosts",):
+                _put(self._by_host, (host,), seed)
+            case ("seed-domains",):
+                _put(self._by_domain, (registrable_domain(host),), seed)
+            case listed:
+                _put(self._by_host, listed, seed)
+
+    def moved(self, seed: SeedOptions, directory: str) -> "SeedPlaces":
+        """The same, with a place for what a seed was redirected to."""
+        places = copy(self)
+        for name in ("_by_directory", "_by_host", "_by_domain"):
+            setattr(places, name, dict(getattr(self, name)))
+        places._add(seed, directory)
+        return places
+
+    def of(self, url: str, host: str) -> list[SeedOptions]:
+        """The options of the seeds in whose places a URL is, the most specific first."""
+        found = [self._by_directory[one] for one in directories_above(url) if one in self._by_directory]
+        return found[::-1] + self._of_host(host)
+
+    def _of_host(self, host: str) -> list[SeedOptions]:
+        found = [self._by_host[name] for name in patterns_of(host) if name in self._by_host]
+        of_domain = self._by_domain.get(registrable_domain(host)) if self._by_domain else None
+        return found if of_domain is None else [*found, of_domain]
+
+    def has_host(self, host: str) -> bool:
+        """Whether seeds with a scope of their own may have URLs of a host in scope."""
+        return host in self._hosts_in_scope or any(seed.scope for seed in self._of_host(host))
+
+
+def _put(places: dict[str, SeedOptions], names: Iterable[str], seed: SeedOptions) -> None:
+    places.update({name: _joined(seed, places.get(name)) for name in names})
+
+
+def _joined(seed: SeedOptions, other: SeedOptions | None) -> SeedOptions:
+    """The options of two seeds of one place."""
+    if other is None:
+        return seed
+    depths = [depth for depth in (other.max_depth, seed.max_depth) if depth is not None]
+    max_depth = None if not depths else ANY_DEPTH if ANY_DEPTH in depths else max(depths)
+    tags = tuple(dict.fromkeys((*other.tags, *seed.tags)))
+    return replace(other, tags=tags, max_depth=max_depth, scope=other.scope or seed.scope)
+
+
+class Scope:
+    """The current scope rules. `seed_hosts` are the hosts of the seeds, `seed_directories` their directories if the
+    scope follows from these. `added`: the directories to which redirects of seeds led, each with that of the seed after
+    a space; from an older store the hosts alone. `seeds`: options of some seeds.
+    """
+
+    __slots__ = ("_added_directories", "_added_names", "_exact", "_exclude", "_include", "_mode", "_names",
+                 "_suffixes", "added", "options", "overrides", "seed_directories", "seed_hosts", "seeds",
+                 "traps")  # fmt: skip
 
     def __init__(
         self,
@@ -253,6 +334,7 @@ class Scope:
         overrides: Overrides | None = None,
         *,
         seed_directories: Collection[str] = (),
+        seeds: Iterable[SeedOptions] = (),
         added: Iterable[str] = (),
     ) -> None:
         """`traps` None: paths are not checked for traps. Raises ScopePatternError."""
@@ -268,7 +350,8 @@ class Scope:
         self._names = self.seed_hosts if self._mode != _SEED_DOMAINS else frozenset(map(registrable_domain, seed_hosts))
         self._exact = frozenset(name.lower() for name in options.hosts if not name.startswith("*."))
         self._suffixes = tuple(name[1:].lower() for name in options.hosts if name.startswith("*."))
-        self.added = self._added_names = frozenset[str]()
+        self.seeds = SeedPlaces(seeds, options.hosts[0])
+        self.added = self._added_names = self._added_directories = frozenset[str]()
         self._add(frozenset(added))
 
     @classmethod
@@ -280,12 +363,28 @@ class Scope:
             rules.traps,
             Overrides(rules.overrides),
             seed_directories=rules.seed_directories,
+            seeds=rules.seeds,
             added=added,
         )
 
     def _add(self, places: frozenset[str]) -> None:
+        """Add what redirects of seeds led to: to the place of the seed if it has a scope of its own, else to that of
+        the crawl.
+        """
         self.added |= places
-        hosts = frozenset(parse(one)[1].host if "://" in one else one for one in places)
+        left = [(directory, source) for directory, _, source in (place.partition(" ") for place in places)]
+        while self.seeds:  # a redirect of a redirect comes after the first
+            moved = [one for one in left if one[1] and self.seeds.of(one[1], parse(one[1])[1].host)]
+            if not moved:
+                break
+            left = [one for one in left if one not in moved]
+            for directory, source in moved:
+                (seed, *_) = self.seeds.of(source, parse(source)[1].host)
+                self.seeds = self.seeds.moved(seed, directory)
+                if not seed.scope:
+                    left.append((directory, ""))
+        self._added_directories |= {directory for directory, _ in left}
+        hosts = (parse(directory)[1].host if "://" in directory else directory for directory, _ in left)
         self._added_names |= frozenset(map(self._name_of, hosts))
 
     def _name_of(self, host: str) -> str:
@@ -306,28 +405,33 @@ class Scope:
         """Whether URLs of a host may be in scope."""
         if self.overrides and self.overrides.disabled_by(host) is not None:
             return False
+        return self._has_host(host) or self.seeds.has_host(host)
+
+    def _has_host(self, host: str) -> bool:
         if self._mode == "list":
             return host in self._exact or (bool(self._suffixes) and host.endswith(self._suffixes))
         name = self._name_of(host)
         return name in self._names or name in self._added_names
 
     def covers(self, url: str, host: str) -> bool:
-        """Whether scope.hosts has a URL of this host in scope."""
-        if not self.has_host(host):
-            return False
-        return self._mode != _SEED_PREFIX or self.directory_above(url) is not None
+        """Whether scope.hosts, or the scope of a seed, has a URL of this host in scope, if the host is not switched
+        off.
+        """
+        if self._has_host(host) and (self._mode != _SEED_PREFIX or self.directory_above(url) is not None):
+            return True
+        return bool(self.seeds) and any(seed.scope for seed in self.seeds.of(url, host))
 
     def directory_above(self, url: str) -> str | None:
         """The first directory of a seed in which a URL is, if the scope follows from these."""
         if self._mode != _SEED_PREFIX:
             return None
         # Each directory above is looked up: there may be a million seeds, and a path has few segments.
-        end, slash = _end_of_path(url), url.index("/", url.index("://") + 3)
-        while slash >= 0:
-            if (directory := url[: slash + 1]) in self.seed_directories or directory in self.added:
-                return directory
-            slash = url.find("/", slash + 1, end)
-        return None
+        places = self.seed_directories, self._added_directories
+        return next((one for one in directories_above(url) if any(one in place for place in places)), None)
+
+    def tags_of(self, url: str, host: str) -> tuple[str, ...]:
+        """The tags of the seed in whose place a URL is."""
+        return next((seed.tags for seed in self.seeds.of(url, host) if seed.tags), ()) if self.seeds else ()
 
     def judge(self, url: str, origin: Origin, *, depth: int, hop_path: str, source: Source) -> Denied | None:
         """The refusal of a URL by the first rule that applies; None if it is in scope."""
@@ -348,10 +452,11 @@ class Scope:
             return denied
         is_in_scope = bool(override.include) or self.covers(url, origin.host)
         if source is Source.REQUISITE or "E" in hop_path[len(hop_path.rstrip("ER")) :]:
-            return self._judge_requisite(overrides, depth, hop_path, source, is_in_scope=is_in_scope)
+            limits = self._max_depth(url, origin.host, overrides) if is_in_scope else None
+            return self._judge_requisite(overrides, depth, hop_path, source, limits)
         if not is_in_scope:
             return Denied(DenyReason.SCOPE_HOST, f"scope.hosts = {', '.join(self.options.hosts)}")
-        limit, rule_text = self._max_depth(overrides)
+        limit, rule_text = self._max_depth(url, origin.host, overrides)
         if limit is not None and depth > limit:
             return Denied(DenyReason.SCOPE_DEPTH, rule_text)
         if chosen is not None and override.include is False:
@@ -361,9 +466,9 @@ class Scope:
         return None
 
     def _judge_requisite(
-        self, overrides: Sequence[Matched], depth: int, hop_path: str, source: Source, *, is_in_scope: bool
+        self, overrides: Sequence[Matched], depth: int, hop_path: str, source: Source, limits: DepthLimit | None
     ) -> Denied | None:
-        """Judge a requisite, or what it was redirected to."""
+        """Judge a requisite, or what it was redirected to. `limits` None: it is out of scope."""
         found = next((found for found in overrides if found[1].requisites is not None), None)
         if not (self.options.requisites if found is None else found[1].requisites):
             given = "requisites = false"
@@ -371,16 +476,19 @@ class Scope:
         hops = hop_path[len(hop_path.rstrip("ER")) :].count("E")
         if source is not Source.REQUISITE or hops <= MAX_REQUISITE_HOPS:
             return None
-        if not is_in_scope:
+        if limits is None:
             return Denied(DenyReason.SCOPE_DEPTH, f"more than {MAX_REQUISITE_HOPS} requisite hops out of scope")
-        limit, rule_text = self._max_depth(overrides)
-        return None if limit is None or depth + hops <= limit else Denied(DenyReason.SCOPE_DEPTH, rule_text)
+        most, rule_text = limits
+        return None if most is None or depth + hops <= most else Denied(DenyReason.SCOPE_DEPTH, rule_text)
 
-    def _max_depth(self, overrides: Iterable[Matched]) -> tuple[int | None, str]:
-        """The limit on the depth of a URL, and the rule that sets it."""
+    def _max_depth(self, url: str, host: str, overrides: Iterable[Matched]) -> DepthLimit:
         for found in overrides:
             if (limit := found[1].max_depth) is not None:
                 return (None if limit == ANY_DEPTH else limit), override_text(found, f"max_depth = {limit}")
+        for seed in self.seeds.of(url, host) if self.seeds else ():
+            if (limit := seed.max_depth) is not None:
+                rule_text = f"{seed.place}  seed max_depth = {limit}".lstrip()
+                return (None if limit == ANY_DEPTH else limit), rule_text
         return self.options.max_depth, f"scope.max_depth = {self.options.max_depth}"
 
 

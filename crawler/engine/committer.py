@@ -128,9 +128,9 @@ class Committer:
         if self._pending and (now or self._scheduler.lacks_urls):
             self._commit_now.set()
 
-    def add_scope_host(self, directory: str) -> None:
-        """Store a directory with the next commit that the redirect of a seed brought into scope."""
-        self._new_scope_hosts.append(directory)
+    def add_scope_host(self, place: str) -> None:
+        """Store a place with the next commit that the redirect of a seed added to the scope (`Scope.added`)."""
+        self._new_scope_hosts.append(place)
 
     def processing_began(self) -> None:
         """Note that a response of an ended lease is being processed, and that its visit follows."""

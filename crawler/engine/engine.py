@@ -474,7 +474,7 @@ class Engine:
         scope, old = self.url_policy.scope, self.options
         if all(
             getattr(old, name) == getattr(new, name)
-            for name in ("scope", "traps", "seed_hosts", "seed_directories", "overrides")
+            for name in ("scope", "traps", "seed_hosts", "seed_directories", "seed_options", "overrides")
         ):
             return scope
         return new.judging_scope(scope.added)

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import orjson
 
-from crawler.core.options import PolitenessOptions, RecrawlOptions, ScheduleOptions, ScopeOptions, TrapOptions
+from crawler.core.models import Origin
+from crawler.core.options import (
+    PolitenessOptions,
+    RecrawlOptions,
+    ScheduleOptions,
+    ScopeOptions,
+    SeedOptions,
+    TrapOptions,
+)
 from crawler.core.scope import SEED_MODES, Overrides, Scope, directory_of
 from crawler.core.url import parse_seed
 from crawler.fetch.options import ClientOptions
@@ -80,6 +88,8 @@ class EngineConfiguration:
     content: ContentOptions = field(default_factory=ContentOptions)
     client: ClientOptions = field(default_factory=ClientOptions)
     overrides: Overrides = field(default_factory=Overrides)
+    seed_options: tuple[SeedOptions, ...] = ()
+    scoped_seeds: frozenset[str] = frozenset()  # hrefs of seeds with a scope of their own
     engine: EngineOptions = field(default_factory=EngineOptions)
     sitemaps: str = "named"
     output: Path = Path()
@@ -99,15 +109,19 @@ class EngineConfiguration:
 
     @cached_property
     def seed_hosts(self) -> frozenset[str]:
-        hosts = frozenset(parse_seed(text)[1].host for text in self.seeds)
+        hosts = frozenset(origin.host for _, origin in self._seeds_of_crawl())
         return hosts.union(*(file.hosts for file in self.seed_files))
+
+    def _seeds_of_crawl(self) -> Iterator[tuple[str, Origin]]:
+        """The seeds from which scope.hosts follows, without those of files."""
+        return (one for one in map(parse_seed, self.seeds) if one[0] not in self.scoped_seeds)
 
     @cached_property
     def seed_directories(self) -> frozenset[str]:
         """The directories of the seeds, if the scope follows from them."""
         if self.scope.hosts != ("seed-prefix",):
             return frozenset()
-        directories = frozenset(directory_of(parse_seed(text)[0]) for text in self.seeds)
+        directories = frozenset(directory_of(url) for url, _ in self._seeds_of_crawl())
         return directories.union(*(file.directories for file in self.seed_files))
 
     def judging_scope(self, added: Iterable[str] = ()) -> Scope:
@@ -118,6 +132,7 @@ class EngineConfiguration:
             self.traps,
             self.overrides,
             seed_directories=self.seed_directories,
+            seeds=self.seed_options,
             added=added,
         )
 
@@ -140,4 +155,7 @@ class EngineConfiguration:
         )  # fmt: skip
         if overriding := self.overrides.judging():
             judging = (*judging, overriding)  # type: ignore[assignment]
+        limiting = (one for one in self.seed_options if one.scope or one.max_depth is not None)
+        if of_seeds := sorted((one.directory, one.scope, str(one.max_depth)) for one in limiting):
+            judging = (*judging, of_seeds)  # type: ignore[assignment]
         return sha256(orjson.dumps(judging)).hexdigest()[:32]

@@ -65,7 +65,7 @@ class Recovered:
     clean: bool  # False if the last owner did not close the store: every politeness key then waits for its delay
     sink_files: tuple[SinkFile, ...]  # closed ones too
     counters: Counters
-    scope_hosts: tuple[str, ...]  # directories, or hosts, that redirects of seeds added to the scope
+    scope_hosts: tuple[str, ...]  # what redirects of seeds added to the scope (`Scope.added`)
     schedule_at: float = 0.0  # the latest schedule time that the store knows
     hosts: int = 0
     backoffs: int = 0  # politeness keys that back off

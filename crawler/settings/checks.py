@@ -61,7 +61,7 @@ def _for_the_daemon(settings: Settings) -> Iterator[CheckResult]:
             "output.directory must be set for `crawler run`",
             'as in directory = "/var/lib/crawler"',
         )
-    if not settings.crawl.seeds and not settings.crawl.seed_files:
+    if not settings.listed_seeds and not settings.crawl.seed_files:
         yield CheckResult(
             ("crawl.seeds", "crawl.seed_files"),
             "crawl.seeds and crawl.seed_files are empty: nothing is crawled until `crawler add`",

@@ -12,17 +12,18 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from crawler.core.url import parse_seed
 from crawler.engine.options import SeedFile
 from crawler.fetch.options import Secrets
 from crawler.settings.checks import findings
 from crawler.settings.configuration_errors import ConfigurationError, Problem, in_order
-from crawler.settings.schema import OVERRIDE, SECTIONS, ConfigurationKey, keys, override_keys
+from crawler.settings.schema import OVERRIDE, SECTIONS, SEED, TABLES, ConfigurationKey, keys, table_keys
 from crawler.settings.secrets import CREDENTIALS_DIRECTORY, credentials_file, read_secrets
-from crawler.settings.sections import OverrideSection
+from crawler.settings.sections import OverrideSection, Section, SeedSection
 from crawler.settings.settings import DEFAULT_ORIGIN, Mode, Settings, ShownKey, masked, masked_for
 from crawler.settings.sources import (
     Given,
-    GivenOverrides,
+    GivenTables,
     ValueSource,
     check_seed_file,
     conf_d,
@@ -35,7 +36,7 @@ from crawler.settings.value_types import refusal
 
 # Keys with the paths of a crawl, and keys by which its default directory is named.
 _PATH_KEYS: Final = frozenset(("output.directory", "frontier.path", "log.directory", "admin.socket"))
-_DEFAULT_PATH_KEYS: Final = frozenset(("crawl.name", "crawl.seeds", "crawl.seed_files"))
+_DEFAULT_PATH_KEYS: Final = frozenset(("crawl.name", "crawl.seeds", "crawl.seed_files", SEED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ class _Layers:
     refused: set[str] = field(default_factory=set)
     problems: list[Problem] = field(default_factory=list)
     is_whole: bool = True
-    overrides: list[OverrideSection] = field(default_factory=list)
+    tables: dict[str, list[Section]] = field(default_factory=lambda: {name: [] for name in TABLES})
 
     def errors(self) -> list[Problem]:
         return in_order([problem for problem in self.problems if not problem.is_warning])
@@ -128,20 +129,22 @@ class _Layers:
             **self.sections,
             file_seeds=self._seeds(),
             secrets=self._secrets() if with_secrets else Secrets(),
-            overrides=tuple(self.overrides),
-            override_places=self._override_places(),
+            overrides=tuple(one for one in self.tables[OVERRIDE] if isinstance(one, OverrideSection)),
+            override_places=self._places(OVERRIDE),
+            seed_tables=tuple(one for one in self.tables[SEED] if isinstance(one, SeedSection)),
+            seed_places=self._places(SEED),
             pattern_places=dict(self._locations_of_patterns()),
         )
         self._take_findings(settings, mode, path)
         return settings
 
-    def _take(self, layer: Iterable[Given | GivenOverrides | Problem]) -> None:
+    def _take(self, layer: Iterable[Given | GivenTables | Problem]) -> None:
         for item in layer:
             if isinstance(item, Problem):
                 self.problems.append(item)
                 continue
-            if isinstance(item, GivenOverrides):
-                self._take_overrides(item)
+            if isinstance(item, GivenTables):
+                self._take_tables(item)
                 continue
             key, value, folder = item.key, item.value, item.source.folder
             try:
@@ -155,33 +158,27 @@ class _Layers:
                 self.sources[str(key)] = item.source
                 self.refused.discard(str(key))
 
-    def _take_overrides(self, given: GivenOverrides) -> None:
-        """Check the overrides of a file, which replace those of the files before."""
-        source, found = given.source, []
-        places: dict[str, str] = {}
+    def _take_tables(self, given: GivenTables) -> None:
+        """Check the tables of a file, which replace those of that name of the files before."""
+        source, name = given.source, given.name
+        found: list[Section] = []
         for number, table in enumerate(given.tables):
-            path: KeyPath = (OVERRIDE, number)
-            self.problems += _problems_of_override(table, path, source)
+            path: KeyPath = (name, number)
+            problems = _problems_of_override if name == OVERRIDE else _problems_of_seed
+            self.problems += problems(table, path, source)
             try:
-                known = {name: value for name, value in table.items() if name in override_keys()}
-                override = OverrideSection.model_validate(known, context=source.folder)
+                known = {key: value for key, value in table.items() if key in table_keys(name)}
+                found.append(TABLES[name].model_validate(known, context=source.folder))
             except ValidationError as error:
-                self.problems += _problems_of(path, source, override_keys(), error)
-                self.refused.add(OVERRIDE)
-                continue
-            for index, pattern in enumerate(override.hosts):
-                inner = (*path, "hosts", index)
-                if pattern in places:
-                    message = f'an entry of override.hosts, "{pattern}", is in an override before ({places[pattern]})'
-                    hint = "put its keys into one override"
-                    self.problems.append(source.problem(inner, message, hint))
-                places.setdefault(pattern, source.location(inner))
-            found.append(override)
-        self.overrides, self.sources[OVERRIDE] = found, source
+                self.problems += _problems_of(path, source, table_keys(name), error)
+                self.refused.add(name)
+        self.problems += _twice(name, found, source)
+        self.tables[name], self.sources[name] = found, source
 
-    def _override_places(self) -> tuple[str, ...]:
-        source = self.sources.get(OVERRIDE)
-        return () if source is None else tuple(source.location((OVERRIDE, n)) for n in range(len(self.overrides)))
+    def _places(self, name: str) -> tuple[str, ...]:
+        """Where the tables of a name are."""
+        source = self.sources.get(name)
+        return () if source is None else tuple(source.location((name, n)) for n in range(len(self.tables[name])))
 
     def _take_files(self, path: Path) -> None:
         files = [(path, path.name)]
@@ -241,6 +238,33 @@ class _Layers:
                 self.problems.append(replace(problem, is_warning=finding.is_warning))
 
 
+def _twice(name: str, tables: Sequence[Section], source: ValueSource) -> Iterator[Problem]:
+    """Problems with what is in two tables, and may be in one only."""
+    places: dict[str, str] = {}
+    given: list[tuple[str, tuple[str | int, ...]]]
+    for number, table in enumerate(tables):
+        match table:
+            case OverrideSection():
+                given = [(pattern, ("hosts", index)) for index, pattern in enumerate(table.hosts)]
+            case SeedSection(url=url) if url:
+                given = [(parse_seed(url)[0], ("url",))]
+            case _:
+                given = []
+        for value, inner in given:
+            path = (name, number, *inner)
+            if value in places:
+                subject = f"an entry of {name}.{inner[0]}" if len(inner) > 1 else f"{name}.{inner[0]}"
+                where = "an override" if name == OVERRIDE else "a seed"
+                message = f'{subject}, "{value}", is in {where} before ({places[value]})'
+                yield source.problem(path, message, f"put its keys into one {name}")
+            places.setdefault(value, source.location(path))
+
+
+def _problems_of_seed(table: Mapping[str, object], path: KeyPath, source: ValueSource) -> Iterator[Problem]:
+    if "url" not in table:
+        yield source.problem(path, "this seed has no url", 'as in url = "https://example.org/"')
+
+
 # Why keys of [[override]] are not for URLs.
 _A_DELAY: Final = "a delay is between two requests to one host, whatever their URLs"
 _OF_A_HOST: Final = {
@@ -276,7 +300,7 @@ def _problems_of_override(table: Mapping[str, object], path: KeyPath, source: Va
         message = f"override.{name} is for urls" if kind == "hosts" else f"override.{name} is for hosts: {others[name]}"
         yield source.problem((*path, name), message, others[name] if kind == "hosts" else _hint(name), at_key=True)
     if table.keys() == {kind}:
-        names = ", ".join(name for name in override_keys() if name not in ("hosts", "urls", *others))
+        names = ", ".join(name for name in table_keys(OVERRIDE) if name not in ("hosts", "urls", *others))
         yield source.problem(path, "this override changes nothing", f"its keys are {names}")
     if table.get("include") is True and table.get("exclude") is True:
         hint = "leave one of them out"

@@ -24,6 +24,8 @@ from crawler.settings.validators import NO_LIMIT
 from crawler.settings.value_types import KeyKind, number_text
 
 OVERRIDE: Final = "override"
+SEED: Final = "seed"
+TABLES: Final[dict[str, type[sections.Section]]] = {OVERRIDE: sections.OverrideSection, SEED: sections.SeedSection}
 SECTIONS: Final[dict[str, type[sections.Section]]] = get_type_hints(sections.Sections)
 
 
@@ -57,9 +59,9 @@ def keys() -> dict[str, ConfigurationKey]:
 
 
 @cache
-def override_keys() -> dict[str, ConfigurationKey]:
-    """The keys of one [[override]], by their names."""
-    return {key.name: key for key in _keys_of(OVERRIDE, sections.OverrideSection)}
+def table_keys(table: str) -> dict[str, ConfigurationKey]:
+    """The keys of one [[override]] or [[seed]], by their names."""
+    return {key.name: key for key in _keys_of(table, TABLES[table])}
 
 
 def _keys_of(section: str, model: type[sections.Section]) -> list[ConfigurationKey]:
@@ -96,17 +98,18 @@ def unknown_key(section: str, name: str) -> tuple[str, str] | None:
     return f'unknown key "{name}" in [{section}]', hint or f"its keys are {', '.join(own)}"
 
 
-def unknown_override_key(name: str) -> tuple[str, str]:
-    """Message and hint about a key that [[override]] does not have."""
+def unknown_table_key(table: str, name: str) -> tuple[str, str]:
+    """Message and hint about a key that [[override]] or [[seed]] does not have."""
     homes = [str(key) for key in keys().values() if key.name == name]
-    hint = f"{homes[0]} cannot be set for some hosts or URLs only" if homes else did_you_mean(name, override_keys())
-    return f'unknown key "{name}" in [[override]]', hint or f"its keys are {', '.join(override_keys())}"
+    for_what = "some hosts or URLs" if table == OVERRIDE else "one seed"
+    hint = f"{homes[0]} cannot be set for {for_what} only" if homes else did_you_mean(name, table_keys(table))
+    return f'unknown key "{name}" in [[{table}]]', hint or f"its keys are {', '.join(table_keys(table))}"
 
 
 def unknown_section(name: str) -> tuple[str, str]:
     """Message and hint about a section that there is not."""
-    if name == OVERRIDE:
-        return "[[override]] can be given in a file only", "write it into the configuration or a file of conf.d"
+    if name in TABLES:
+        return f"[[{name}]] can be given in a file only", "write it into the configuration or a file of conf.d"
     return f'unknown section "{name}"', did_you_mean(name, SECTIONS) or f"the sections are {', '.join(SECTIONS)}"
 
 
@@ -158,10 +161,10 @@ _HEAD: Final = """\
 
 def example_text() -> str:
     """The text of config/crawler.toml: every key with its meaning, unit and default, each commented out."""
-    return _HEAD + "".join(_example_section(name) for name in SECTIONS) + _EXAMPLE_OVERRIDE
+    return _HEAD + "".join(_example_section(name) for name in SECTIONS) + _EXAMPLE_TABLES
 
 
-_EXAMPLE_OVERRIDE: Final = """
+_EXAMPLE_TABLES: Final = """
 
 # Some hosts may have their own delay, max_crawl_delay, connections_per_host, robots, adaptive, max_urls and headers,
 # or be switched off; some URLs may be included or excluded; both may have their own max_depth, requisites, recrawl,
@@ -179,6 +182,15 @@ _EXAMPLE_OVERRIDE: Final = """
 #   [[override]]
 #   urls = ["example.org/archive/**"]
 #   exclude = true
+
+
+# Seeds with options of their own. live
+#
+#   [[seed]]
+#   url = "https://example.org/docs/"
+#   tags = ["manuals"]
+#   max_depth = 3
+#   scope = "seed-prefix"
 """
 
 
@@ -208,7 +220,8 @@ def json_schema() -> Schema:
         del found[name]["title"]  # it is the name of our class
     for key in keys().values():
         _complete(found[key.section]["properties"][key.name], key)
-    found[OVERRIDE] = {"type": "array", "items": _override_schema()}
+    for name in TABLES:
+        found[name] = {"type": "array", "items": _table_schema(name)}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Configuration of the crawler",
@@ -218,17 +231,16 @@ def json_schema() -> Schema:
     }
 
 
-def _override_schema() -> Schema:
-    found: Schema = sections.OverrideSection.model_json_schema()
+def _table_schema(table: str) -> Schema:
+    found: Schema = TABLES[table].model_json_schema()
     del found["title"]
-    for key in override_keys().values():
+    for key in table_keys(table).values():
         properties = found["properties"][key.name]
         _complete(properties, key)
         if key.name != "hosts":  # what is not given is as in the crawl
             properties.pop("default", None)
-            if key.name not in ("max_urls", "max_depth") and len(options := properties.get("anyOf", ())) == 2:
-                properties |= options[0]
-                del properties["anyOf"]
+            if key.name not in ("max_urls", "max_depth") and "anyOf" in properties:
+                properties |= properties.pop("anyOf")[0]
     return found
 
 

@@ -550,6 +550,15 @@ class OverrideSection(Section):
     max_interval: t.PositiveDuration | None = _key(None, "Instead of recrawl.max_interval.", most=10 * _YEAR)
 
 
+class SeedSection(Section):
+    """One URL to start from, with options for what is in its place."""
+
+    url: t.Seed = _key("", "URL to start from, as in crawl.seeds.")
+    tags: t.Tags = _key((), "Words for the lines in pages/ of what is in the place of this seed.")
+    max_depth: t.OrNoLimit[t.CountOrZero] = _key(None, "Instead of scope.max_depth.", most=1_000_000)
+    scope: t.Hosts | None = _key(None, "Instead of scope.hosts, for what follows from this seed.")
+
+
 @dataclass(frozen=True, slots=True)
 class Sections:
     """The whole file, section by section."""

@@ -22,9 +22,10 @@ from crawler.core.options import (
     ScheduleOptions,
     ScopeOptions,
     ScopeRule,
+    SeedOptions,
     TrapOptions,
 )
-from crawler.core.scope import Overrides
+from crawler.core.scope import Overrides, SeedPlaces, directory_of
 from crawler.core.url import parse, parse_seed
 from crawler.engine.options import ContentOptions, EngineConfiguration, EngineOptions, SeedFile
 from crawler.fetch.options import (
@@ -39,7 +40,7 @@ from crawler.fetch.options import (
 from crawler.obs.log_files import LogOptions
 from crawler.output_directory import CrawlPaths
 from crawler.settings import sections
-from crawler.settings.schema import OVERRIDE, ConfigurationKey, keys, override_keys, toml_text
+from crawler.settings.schema import OVERRIDE, SEED, ConfigurationKey, keys, table_keys, toml_text
 from crawler.settings.validators import TOKEN, proxy_authorization
 from crawler.sinks.base import SinkOptions
 
@@ -69,7 +70,7 @@ class Settings(sections.Sections):
     """Every section, with the files of `crawl.seed_files`, and the content of the one that `identity.secrets` names.
 
     `pattern_places` maps "include" and "exclude" to the location ("crawler.toml:14") of each pattern,
-    `override_places` has that of each override.
+    `override_places` has that of each override, `seed_places` that of each [[seed]].
     """
 
     file_seeds: tuple[SeedFile, ...] = ()
@@ -77,6 +78,8 @@ class Settings(sections.Sections):
     pattern_places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     overrides: tuple[sections.OverrideSection, ...] = ()
     override_places: tuple[str, ...] = ()
+    seed_tables: tuple[sections.SeedSection, ...] = ()
+    seed_places: tuple[str, ...] = ()
 
     def get(self, dotted: str) -> object:
         """The value of "section.key". Raises KeyError if there is no such key."""
@@ -86,13 +89,18 @@ class Settings(sections.Sections):
 
     @property
     def seed_count(self) -> int:
-        """Of `crawl.seeds` and of the files."""
-        return len(self.crawl.seeds) + sum(file.count for file in self.file_seeds)
+        """Of `crawl.seeds`, of [[seed]] and of the files."""
+        return len(self.listed_seeds) + sum(file.count for file in self.file_seeds)
+
+    @property
+    def listed_seeds(self) -> tuple[str, ...]:
+        """Those of `crawl.seeds`, and those of [[seed]]."""
+        return (*self.crawl.seeds, *(one.url for one in self.seed_tables))
 
     @property
     def first_seed(self) -> str | None:
-        """As written: of `crawl.seeds`, else of the files. None if there is no seed."""
-        found = [*self.crawl.seeds[:1], *(file.first for file in self.file_seeds if file.count)]
+        """As written: of `crawl.seeds`, else of [[seed]] or of the files. None if there is no seed."""
+        found = [*self.listed_seeds[:1], *(file.first for file in self.file_seeds if file.count)]
         return found[0] if found else None
 
     @property
@@ -125,7 +133,9 @@ class Settings(sections.Sections):
     def rules(self, mode: Mode = "run") -> Rules:
         """The rules by which URLs are judged, for commands that explain a crawl. A schedule is a daemon's."""
         network, scope = self.network_options(), self.scope_options()
-        seeds = EngineConfiguration(seeds=self.crawl.seeds, seed_files=self.file_seeds, scope=scope)
+        seeds = EngineConfiguration(
+            seeds=self.listed_seeds, seed_files=self.file_seeds, scope=scope, scoped_seeds=self._scoped_seeds()
+        )
         return Rules(
             scope=scope,
             politeness=self.politeness_options(),
@@ -137,6 +147,7 @@ class Settings(sections.Sections):
             resolve=network.resolve,
             schedule=self.schedule_options() if mode == "run" else ScheduleOptions(),
             overrides=self.host_overrides(),
+            seeds=self.seed_options(),
         )
 
     @property
@@ -159,6 +170,17 @@ class Settings(sections.Sections):
         """The overrides without their header fields, which may be secret."""
         places = self.override_places or ("",) * len(self.overrides)
         return tuple(_host_override(one, place) for one, place in zip(self.overrides, places, strict=True))
+
+    def seed_options(self) -> tuple[SeedOptions, ...]:
+        """The options of [[seed]], with the directories of the seeds: a path and query may be secret."""
+        places = self.seed_places or ("",) * len(self.seed_tables)
+        return tuple(
+            SeedOptions(directory_of(parse_seed(one.url)[0]), place, one.tags, _depth_of(one), one.scope or ())
+            for one, place in zip(self.seed_tables, places, strict=True)
+        )
+
+    def _scoped_seeds(self) -> frozenset[str]:
+        return frozenset(parse_seed(one.url)[0] for one in self.seed_tables if one.scope)
 
     def trap_options(self) -> TrapOptions:
         return _options(TrapOptions, self.traps)
@@ -238,8 +260,10 @@ class Settings(sections.Sections):
 
     def engine_configuration(self, mode: Mode) -> EngineConfiguration:
         return EngineConfiguration(
-            seeds=self.crawl.seeds,
+            seeds=self.listed_seeds,
             seed_files=self.file_seeds,
+            seed_options=self.seed_options(),
+            scoped_seeds=self._scoped_seeds(),
             scope=self.scope_options(),
             politeness=self.politeness_options(),
             address_politeness=self.address_politeness(),
@@ -260,8 +284,11 @@ class Settings(sections.Sections):
 
 def _host_override(one: sections.OverrideSection, place: str) -> Override:
     max_urls = one.max_urls if "max_urls" not in one.model_fields_set else one.max_urls or 0
-    max_depth = ANY_DEPTH if "max_depth" in one.model_fields_set and one.max_depth is None else one.max_depth
-    return _options(Override, one, place=place, max_urls=max_urls, max_depth=max_depth)
+    return _options(Override, one, place=place, max_urls=max_urls, max_depth=_depth_of(one))
+
+
+def _depth_of(one: sections.OverrideSection | sections.SeedSection) -> int | None:
+    return ANY_DEPTH if "max_depth" in one.model_fields_set and one.max_depth is None else one.max_depth
 
 
 def _options(options: Callable[..., _T], *given: sections.Section, **others: object) -> _T:
@@ -285,9 +312,10 @@ def changes(old: Settings, new: Settings) -> Changes:
     """What a reload from `old` to `new` changes. A changed seed file counts as `crawl.seed_files`, secrets likewise."""
     files = {"crawl.seed_files": old.file_seeds != new.file_seeds, "identity.secrets": old.secrets != new.secrets}
     overriding = (OVERRIDE,) if old.overrides != new.overrides else ()
+    seeding = (SEED,) if old.seed_tables != new.seed_tables else ()
     differing = [key for name, key in keys().items() if old.get(name) != new.get(name) or files.get(name)]
     return Changes(
-        live=(*(str(key) for key in differing if not key.restart), *overriding),
+        live=(*(str(key) for key in differing if not key.restart), *overriding, *seeding),
         restart=tuple(str(key) for key in differing if key.restart),
     )
 
@@ -343,46 +371,62 @@ _INSTEAD_OF: Final = {
 }
 
 
-def masked_overrides(settings: Settings) -> list[dict[str, str]]:
-    """The overrides, each with its keys and their values as TOML."""
+def masked_tables(settings: Settings, table: str) -> list[dict[str, str]]:
+    """The overrides or the tables of seeds, each with its keys and their values as TOML."""
+    tables: Sequence[sections.Section] = settings.overrides if table == OVERRIDE else settings.seed_tables
     return [
         {
-            name: toml_text(key, _masked_headers(value) if isinstance(value := getattr(one, name), dict) else value)
-            for name, key in override_keys().items()
+            name: toml_text(key, _masked(name, getattr(one, name)))
+            for name, key in table_keys(table).items()
             if name in one.model_fields_set
         }
-        for one in settings.overrides
+        for one in tables
     ]
 
 
-def overrides_text(settings: Settings) -> str:
-    """The overrides as one line of TOML."""
-    tables = (", ".join(f"{name} = {text}" for name, text in one.items()) for one in masked_overrides(settings))
-    return f"[{', '.join(f'{{ {table} }}' for table in tables)}]"
+def _masked(name: str, value: object) -> object:
+    if isinstance(value, dict):
+        return _masked_headers(value)
+    return _without_userinfo(value) if name == "url" and isinstance(value, str) else value
+
+
+def tables_text(settings: Settings, table: str) -> str:
+    """The overrides or the tables of seeds as one line of TOML."""
+    found = (", ".join(f"{name} = {text}" for name, text in one.items()) for one in masked_tables(settings, table))
+    return f"[{', '.join(f'{{ {one} }}' for one in found)}]"
 
 
 def masked_for(settings: Settings, origins: Mapping[str, str], url: str) -> list[ShownKey]:
     """The keys that overrides may change, with their values for one URL, "override.enabled", and "override.include" and
-    "override.exclude" if an override gives them.
+    "override.exclude" if an override gives them, and "seed.tags" if a seed does.
     """
-    overrides = Overrides(settings.host_overrides())
+    host, overrides = parse(url)[1].host, Overrides(settings.host_overrides())
     matching = [
         (f'{one.place} override "{pattern}"', settings.overrides[overrides.all.index(one)])
-        for pattern, one in overrides.matching(parse(url)[1].host, url)
+        for pattern, one in overrides.matching(host, url)
     ]
+    seeds = SeedPlaces(settings.seed_options(), settings.scope.hosts[0]).of(url, host)
     found = []
+    if tagged := next((one for one in seeds if one.tags), None):
+        key = table_keys(SEED)["tags"]
+        text = toml_text(key, tagged.tags)
+        found.append(ShownKey("seed.tags", list(tagged.tags), text, tagged.place, "", key.description, restart=False))
     for name, dotted in _INSTEAD_OF.items():
         origin, section = next(((where, one) for where, one in matching if name in one.model_fields_set), ("", None))
         if section is not None:
-            key = keys().get(dotted) or override_keys()[name]
+            key = keys().get(dotted) or table_keys(OVERRIDE)[name]
             value = getattr(section, name)
             if isinstance(value, dict):
                 value = _masked_headers(_with_headers(settings.fetch.headers, value))
             found.append(ShownKey(dotted, value, toml_text(key, value), origin, "", key.description, key.restart))
+        elif name == "max_depth" and (limiting := next((one for one in seeds if one.max_depth is not None), None)):
+            key, limit = keys()[dotted], None if limiting.max_depth == ANY_DEPTH else limiting.max_depth
+            origin = f"{limiting.place} seed"
+            found.append(ShownKey(dotted, limit, toml_text(key, limit), origin, "", key.description, restart=False))
         elif dotted in keys():
             found.append(_shown(keys()[dotted], settings, origins.get(dotted, DEFAULT_ORIGIN)))
         elif name == "enabled":
-            description = override_keys()[name].description
+            description = table_keys(OVERRIDE)[name].description
             found.append(ShownKey(dotted, True, "true", DEFAULT_ORIGIN, "", description, restart=False))
     return found
 

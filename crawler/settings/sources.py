@@ -34,12 +34,13 @@ from crawler.settings.configuration_errors import (
 from crawler.settings.schema import (
     OVERRIDE,
     SECTIONS,
+    TABLES,
     ConfigurationKey,
     keys,
-    override_keys,
+    table_keys,
     unknown_key,
-    unknown_override_key,
     unknown_section,
+    unknown_table_key,
 )
 from crawler.settings.toml_positions import Path as KeyPath
 from crawler.settings.toml_positions import Positions
@@ -83,9 +84,12 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenOverrides:
-    """The [[override]] tables of one file, not yet checked. Problems with the names of their keys are known."""
+class GivenTables:
+    """The [[override]] or [[seed]] tables of one file, not yet checked. Problems with the names of their keys are
+    known.
+    """
 
+    name: str
     tables: Sequence[Mapping[str, object]]
     source: ValueSource
 
@@ -112,11 +116,11 @@ class TomlFile(ValueSource):
         )
         return Problem(self.name, line, column, message, shown, hint)
 
-    def given(self) -> Iterator[Given | GivenOverrides | Problem]:
+    def given(self) -> Iterator[Given | GivenTables | Problem]:
         """Its keys in order, and problems with their names."""
         for section, table in self.data.items():
-            if section == OVERRIDE:
-                yield from self._overrides(table)
+            if section in TABLES:
+                yield from self._tables(section, table)
             elif section not in SECTIONS:
                 yield self._misplaced(section, table)
             elif isinstance(table, list) and all(isinstance(item, dict) for item in table) and table:
@@ -132,15 +136,15 @@ class TomlFile(ValueSource):
                     else:
                         yield Given(keys()[f"{section}.{name}"], value, self)
 
-    def _overrides(self, tables: object) -> Iterator[GivenOverrides | Problem]:
+    def _tables(self, name: str, tables: object) -> Iterator[GivenTables | Problem]:
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            hint = "write [[override]], once for each group of hosts"
-            yield self.problem((OVERRIDE,), "override must be an array of tables", hint, at_key=True)
+            hint = f"write [[{name}]], once for each {'group of hosts' if name == OVERRIDE else 'seed'}"
+            yield self.problem((name,), f"{name} must be an array of tables", hint, at_key=True)
             return
         for number, table in enumerate(tables):
-            for name in (name for name in table if name not in override_keys()):
-                yield self.problem((OVERRIDE, number, name), *unknown_override_key(name), at_key=True)
-        yield GivenOverrides(tables, self)
+            for key in (key for key in table if key not in table_keys(name)):
+                yield self.problem((name, number, key), *unknown_table_key(name, key), at_key=True)
+        yield GivenTables(name, tables, self)
 
     def _misplaced(self, name: str, value: object) -> Problem:
         if isinstance(value, dict):

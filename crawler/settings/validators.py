@@ -23,6 +23,7 @@ from crawler.fetch.credentials import BadCredential, basic
 from crawler.settings.configuration_errors import RefusedValue, did_you_mean, shown
 
 _HOSTS_IN_SCOPE: Final = ", ".join(f'"{word}"' for word in SEED_MODES) + " or a list of hosts"
+MAX_TAGS: Final = 16  # of a seed
 NO_LIMIT: Final = "none"  # how a key that may be without a limit says so; TOML has no null
 TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
 
@@ -283,6 +284,12 @@ def distinct(value: tuple[str, ...]) -> tuple[str, ...]:
     for number, item in enumerate(value):
         if item in value[:number]:
             raise RefusedValue(f"must name {shown(item)} once")
+    return value
+
+
+def few(value: tuple[str, ...]) -> tuple[str, ...]:
+    if len(value) > MAX_TAGS:
+        raise RefusedValue(f"must have {MAX_TAGS} entries at most, not {len(value)}")
     return value
 
 

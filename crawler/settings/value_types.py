@@ -214,6 +214,7 @@ Address = Annotated[Text, AfterValidator(validators.ip)]
 Ciphers = Annotated[Text, AfterValidator(validators.ciphers)]
 Listen = Annotated[Text, AfterValidator(validators.listen)]
 Seed = Annotated[Text, AfterValidator(validators.seed)]
+Tag = Annotated[Text, AfterValidator(matching(re.compile(r".{1,64}"), "a text of 64 characters at most"))]
 Pattern = Annotated[str, AfterValidator(validators.url_pattern)]
 Network = Annotated[Text, AfterValidator(validators.network)]
 Nameserver = Annotated[Text, AfterValidator(validators.nameserver)]
@@ -230,6 +231,7 @@ Secret = Annotated[str, BeforeValidator(validators.unquoted)]
 Proxy = Annotated[Secret, AfterValidator(validators.proxy), _NOT_EMPTY, KeyKind.TEXT]
 
 ListOf = Annotated[tuple[_T, ...], KeyKind.LIST]
+Tags = Annotated[ListOf[Tag], AfterValidator(validators.distinct), AfterValidator(validators.few)]
 Encodings = Annotated[ListOf[Literal["gzip", "deflate", "br", "zstd"]], AfterValidator(validators.distinct)]
 Hosts = Annotated[
     tuple[HostPattern, ...],

@@ -14,17 +14,18 @@ from crawler.sinks.base import SinkOptions
 from crawler.sinks.disk import EXTENSIONS, Disk, Naming
 from crawler.sinks.files import SinkFiles, utc_text
 
-LINE_BYTES = 65_536  # longer than any line: three URLs and a title of 512 characters, perhaps escaped
+LINE_BYTES = 65_536  # longer than usual lines: three URLs, tags, and a title of 512 characters, perhaps escaped
 
 
 def page_line(record: Record, page: PageInfo, warc: RecordLocation | None) -> bytes:
     """The line of a page, UTF-8, with its line feed. `simhash` is always null: see docs/reference/files.md."""
     task, fetched = record.task, record.fetched
-    line: dict[str, str | int | None] = {
+    line: dict[str, str | int | tuple[str, ...] | None] = {
         "url": task.url,
         "canonical": page.canonical,
         "via": task.via,
         "depth": task.depth,
+        "tags": page.tags,
         "status": fetched.head.status_code,
         "content_type": page.content_type,
         "charset": page.charset,

@@ -233,7 +233,7 @@ class _Tracer:
         trace.result = response_of(outcome) or result  # a decompression bomb has its error type only now
         if isinstance(outcome, Redirected):
             widened = self._policy.widen(task, outcome)
-            trace.added_host = None if widened is None else widened.host
+            trace.added_host = widened.host if widened is not None and widened.is_new else None
         self._processor.judge_links(task, trace.response, links, self._policy.scope)
         await self._url_lists.judge(task, _HOST_ID, trace.response, self._policy.scope)
         trace.link_sources = {link.url: link.source for link in links}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.commands import Crawl
+from tests.support.commands import Crawl, run
 from tests.support.nginx import Nginx
 from tests.support.site_crawls import DOCS, OTHER, WWW, sections
 
@@ -77,3 +77,41 @@ def test_max_duration_ends_a_crawl_that_goes_on(server: Nginx, tmp_path: Path) -
     assert ran.summary["stopped_by"] == "max_duration"
     assert 2 <= len(server.places()) <= 9
     assert len(crawl.page_lines()) == ran.summary["pages"]
+
+
+def test_parts_of_sites_have_limits_of_their_own(server: Nginx, tmp_path: Path) -> None:
+    """A seed its directory and its tags, some URLs are excluded, and one host has a depth. The server's log shows it,
+    and `why` names each rule.
+    """
+    seed, directory = server.url(WWW, "/pages/4.html"), server.url(WWW, "/pages/")
+    crawl = Crawl.of(tmp_path, sections(server, DOCS, OTHER, scope={"requisites": False}))
+    tables = f"""
+[[seed]]
+url = "{seed}"
+tags = ["pages"]
+scope = "seed-prefix"
+[[override]]
+urls = ["{DOCS}*/gz/**"]
+exclude = true
+[[override]]
+hosts = ["{OTHER}"]
+max_depth = 0
+"""
+    crawl.config.write_text(crawl.config.read_text() + tables)
+    assert crawl.run().code == 0
+    requested = Counter(server.places())
+    of = {host: {target for name, target in requested if name == host} - {"/robots.txt"} for host in (WWW, DOCS, OTHER)}
+    assert len(of[WWW]) > 3
+    assert all(target.startswith("/pages/") for target in of[WWW])
+    assert len(of[DOCS]) > 10
+    assert not any(target.startswith("/gz/") for target in of[DOCS])
+    assert of[OTHER] == {"/"}
+    tags = {(line["url"].startswith(directory), tuple(line["tags"])) for line in crawl.page_lines()}
+    assert tags == {(True, ("pages",)), (False, ())}
+    for url, rule in (
+        (server.url(WWW, "/other"), "scope.hosts = seed-hosts"),
+        (server.url(DOCS, "/gz/x"), "exclude = true"),
+        (server.url(OTHER, "/x"), f'override "{OTHER}" max_depth = 0'),
+        (f"{directory}new", "seed scope = seed-prefix"),
+    ):
+        assert rule in run("why", url, "-c", crawl.config, "--output", crawl.output).stdout, url

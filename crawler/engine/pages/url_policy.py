@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from crawler.content.robots_txt import RobotsTxt, RuleSet
 from crawler.core.enums import DenyReason, Source
 from crawler.core.models import Denied, Origin, Redirected, Task
-from crawler.core.scope import Scope, directory_of
+from crawler.core.scope import SEED_MODES, Scope, directory_of
 from crawler.core.url import UrlError, check_href
 from crawler.engine.scheduling.host import Host
 
@@ -73,10 +73,11 @@ class RobotsCache:
 
 
 class Widened(NamedTuple):
-    """What the redirect of a seed brought into scope."""
+    """What the redirect of a seed added to the scope."""
 
     host: str
-    directory: str  # as in "https://www.a.org/docs/"
+    place: str  # of `Scope.added`
+    is_new: bool  # False: it was in scope, and has the options of the seed now
 
 
 @dataclass(slots=True)
@@ -112,19 +113,26 @@ class UrlPolicy:
         return Denied(DenyReason.ROBOTS, f'{host.origin}/robots.txt{line} "{verdict.rule}"')
 
     def widen(self, task: Task, outcome: Redirected) -> Widened | None:
-        """Add the target of a seed's redirect to the scope: the operator who gave the seed means that place too.
+        """Add the target of a seed's redirect to the scope: the operator who gave the seed means that place too. The
+        options of the seed hold there as well.
 
-        None if the redirect is not of a seed, or its target is in scope already.
+        None if the redirect is not of a seed, or changes nothing.
         """
+        scope = self.scope
         is_seed = task.source is Source.SEED or (task.source is Source.REDIRECT and not task.hop_path.strip("R"))
-        if not is_seed or not self.scope.follows_seeds:
+        if not is_seed:
             return None
         try:
             url, origin = check_href(outcome.target)
         except UrlError:
             return None
-        if self.scope.covers(url, origin.host) or self.scope.overrides.disabled_by(origin.host) is not None:
+        if scope.overrides.disabled_by(origin.host) is not None:
             return None
-        widened = Widened(origin.host, directory_of(url))
-        self.scope = self.scope.widened(widened.directory)
+        seeds = scope.seeds.of(task.url, check_href(task.url)[1].host)[:1]
+        follows = seeds[0].scope[:1] if seeds and seeds[0].scope else scope.options.hosts[:1]
+        is_new = follows[0] in SEED_MODES and not scope.covers(url, origin.host)
+        if not is_new and not (seeds and not scope.seeds.of(url, origin.host)):
+            return None
+        widened = Widened(origin.host, f"{directory_of(url)} {directory_of(task.url)}", is_new)
+        self.scope = scope.widened(widened.place)
         return widened

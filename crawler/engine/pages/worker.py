@@ -8,6 +8,7 @@ decides what an outcome means for the URL, and tells the scheduler what it means
 import asyncio
 import random
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
@@ -69,8 +70,8 @@ class Commits(Protocol):
     def request_commit(self, *, now: bool = False) -> None:
         """Commit at once if workers wait for the URLs that pending visits found, or if `now`."""
 
-    def add_scope_host(self, directory: str) -> None:
-        """Store a directory with the next commit that the redirect of a seed brought into scope."""
+    def add_scope_host(self, place: str) -> None:
+        """Store a place with the next commit that the redirect of a seed added to the scope (`Scope.added`)."""
 
 
 class Worker:
@@ -229,6 +230,8 @@ class Worker:
         if response is not None and processed.payload_digest is not None:
             is_news = isinstance(outcome, Fetched) and processed.payload_digest != task.digest
             page = processed.page if processed.index and is_news else None
+            if page is not None and (tags := self._url_policy.scope.tags_of(task.url, lease.origin.host)):
+                page = replace(page, tags=tags)
             record = Record(task, response, processed.payload_digest, page)
         history = None
         if decision.state in (UrlState.DONE, UrlState.GAVE_UP):
@@ -278,8 +281,9 @@ class Worker:
         if isinstance(outcome, Redirected):
             added = self._url_policy.widen(task, outcome)
             if added is not None:
-                self._committer.add_scope_host(added.directory)
-                self._observer.scope_widened(added.host, task.url)
+                self._committer.add_scope_host(added.place)
+                if added.is_new:
+                    self._observer.scope_widened(added.host, task.url)
         self._processor.judge_links(task, processed, links, self._url_policy.scope, remembers=not is_error_page)
         if processed.url_list is not None:
             await self._url_list_policy.judge(task, host.id, processed, self._url_policy.scope)

@@ -14,7 +14,7 @@ from crawler.content.robots_txt import RobotsTxt
 from crawler.core.enums import DenyReason, Source, UrlState
 from crawler.core.formatting import ago, count, duration, unreadable_robots, wall_time
 from crawler.core.models import Denied, Origin
-from crawler.core.options import PolitenessOptions, Rules
+from crawler.core.options import ANY_DEPTH, PolitenessOptions, Rules
 from crawler.core.politeness import overridden, politeness_key
 from crawler.core.scope import Overrides, Scope, compile_pattern, option_text, override_text
 from crawler.core.url import UrlError, canonical, key_of, parse_typed, respelled_key_of, session_ids, target_of
@@ -158,6 +158,7 @@ class Explainer:
             explanation.add("scope", "", "not known: the crawl left no run.json; name its configuration with -c")
             return
         scope = Scope.by(self._rules, self._reader.scope_hosts() if self._reader is not None else ())
+        self._seed_step(explanation, case, scope)
         row = case.row
         # What is not stored is judged as a link on the page of a seed.
         depth, hop_path, source = (
@@ -172,6 +173,20 @@ class Explainer:
             text += " (as an image, style sheet or script of a page in scope it would be fetched)"
         self._deny(explanation, case, "scope", denied, text)
 
+    @staticmethod
+    def _seed_step(explanation: Explanation, case: Case, scope: Scope) -> None:
+        """Name the options of the seeds in whose places the URL is."""
+        parts = []
+        for seed in scope.seeds.of(case.url, case.origin.host):
+            given = [("tags", ", ".join(seed.tags)), ("scope", ", ".join(seed.scope))]
+            if seed.max_depth is not None:
+                given.append(("max_depth", "none" if seed.max_depth == ANY_DEPTH else str(seed.max_depth)))
+            text = "; ".join(f"{name} = {value}" for name, value in given if value)
+            parts.append(f"{seed.place} in the place of {seed.directory}{f': {text}' if text else ''}".lstrip())
+        if parts:
+            tags = list(scope.tags_of(case.url, case.origin.host))
+            explanation.add("seed", "", "; ".join(parts), tags=tags)
+
     def _why_in_scope(self, case: Case, scope: Scope, source: Source) -> str:
         if source is Source.SEED:
             return "a seed"
@@ -185,6 +200,9 @@ class Explainer:
         for rule in scope.options.include:
             if compile_pattern(rule.pattern).search(case.url):
                 return f'{rule.place}  include "{rule.pattern}"'.strip()
+        own = next((seed for seed in scope.seeds.of(case.url, host) if seed.scope), None)
+        if own is not None:
+            return f"{own.place}  seed scope = {', '.join(own.scope)} ({own.directory})".lstrip()
         hosts = ", ".join(scope.options.hosts)
         place = scope.directory_above(case.url) or host
         return f"scope.hosts: {hosts}" + (f" ({place})" if scope.covers(case.url, host) else "")

@@ -200,7 +200,10 @@ def test_a_seeds_redirect_brings_its_directory_in() -> None:
     assert crawled.requests[:3] == [ROOT, "http://a.test/en/x", docs]
     assert sorted(crawled.requests[3:]) == ["http://a.test/en/", "https://a.test/z", f"{docs}y"]
     assert {url for url, _ in crawled.skipped} == {"https://www.a.test/", "http://a.test/"}
-    assert sorted(crawled.engine.frontier._scope_hosts) == ["http://a.test/en/", docs]
+    assert sorted(crawled.engine.frontier._scope_hosts) == [
+        "http://a.test/en/ https://a.test/",
+        f"{docs} http://a.test/en/",
+    ]
 
 
 def test_a_list_of_hosts_is_not_widened() -> None:

@@ -14,7 +14,8 @@ from crawler.core.options import ANY_DEPTH, dump_rules, load_rules
 from crawler.core.scope import Overrides
 from crawler.settings.configuration_errors import ConfigurationError
 from crawler.settings.loading import Loaded, load
-from crawler.settings.settings import changes, overrides_text
+from crawler.settings.schema import OVERRIDE
+from crawler.settings.settings import changes, tables_text
 from tests.unit.settings.test_schema import SCHEMA, accepts
 
 TEXT = """\
@@ -83,8 +84,8 @@ def test_what_a_reload_changes_is_named(tmp_path: Path) -> None:
     assert changes(before, loaded(tmp_path, "\n" + TEXT).settings).live == ()
     after = loaded(tmp_path, TEXT.replace("5s", "6s")).settings
     assert changes(before, after).live == ("override",)
-    assert 'delay = "6s"' in overrides_text(after)
-    assert "s3" not in overrides_text(after)
+    assert 'delay = "6s"' in tables_text(after, OVERRIDE)
+    assert "s3" not in tables_text(after, OVERRIDE)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ PAGE = PageInfo(
     language="de",
     links_count=7,
     content_size=20,
+    tags=("manuals", "größe"),
 )
 
 
@@ -30,6 +31,7 @@ def test_a_line_holds_every_field() -> None:
         ("canonical", "https://example.org/a"),
         ("via", "https://example.org/"),
         ("depth", 2),
+        ("tags", ["manuals", "größe"]),
         ("status", 200),
         ("content_type", "text/html"),
         ("charset", "utf-8"),

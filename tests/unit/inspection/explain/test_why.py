@@ -25,7 +25,16 @@ from crawler.core.models import (
     Task,
     TemplateRow,
 )
-from crawler.core.options import ANY_DEPTH, Override, PolitenessOptions, Rules, ScheduleOptions, ScopeOptions, ScopeRule
+from crawler.core.options import (
+    ANY_DEPTH,
+    Override,
+    PolitenessOptions,
+    Rules,
+    ScheduleOptions,
+    ScopeOptions,
+    ScopeRule,
+    SeedOptions,
+)
 from crawler.core.scope import Overrides, Scope
 from crawler.core.url import kind_key_of, parse, respelled_key_of
 from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierVersion
@@ -216,6 +225,21 @@ def test_the_directory_of_the_seed_is_named(store: Path) -> None:
     outside = explain(store, "https://e.org/never", rules)
     assert outside.deny_reason == "scope_host"
     assert "scope.hosts = seed-prefix" in outside.headline
+
+
+def test_the_seed_in_whose_place_a_url_is_is_named(store: Path) -> None:
+    """With its options and their place."""
+    seed = SeedOptions("https://e.org/private/", "crawler.toml:5", ("a", "b"), 0, ("seed-prefix",))
+    rules = Rules(seed_hosts=("other.org",), seeds=(seed,))
+    text = "crawler.toml:5 in the place of https://e.org/private/: tags = a, b; scope = seed-prefix; max_depth = 0"
+    too_deep = explain(store, "https://e.org/private/never", rules)
+    assert step(too_deep, "seed") == ("", text)
+    assert step(too_deep, "scope") == ("DENY", "crawler.toml:5  seed max_depth = 0")
+    inside = explain(store, "https://e.org/private/never", replace(rules, seeds=(replace(seed, max_depth=None),)))
+    where = "crawler.toml:5  seed scope = seed-prefix (https://e.org/private/)"
+    assert step(inside, "scope") == ("ok", where)
+    outside = explain(store, "https://e.org/never", rules)
+    assert "seed" not in [one.name for one in outside.steps]
 
 
 def test_overrides_of_the_host_are_named(store: Path) -> None:
