@@ -119,7 +119,6 @@ _OVERRIDABLE: Final = tuple(one.name for one in fields(Override) if one.name not
 _OF_SCOPE: Final = ("include", "exclude", "max_depth", "requisites")
 _OF_RECRAWL: Final = ("recrawl", "min_interval_s", "max_interval_s")
 Matched = tuple[str, Override]  # an override, and the pattern by which it holds
-DepthLimit = tuple[int | None, str]  # None: there is none; and the rule that sets it
 
 
 class Overrides:
@@ -322,8 +321,8 @@ class Scope:
     a space; from an older store the hosts alone. `seeds`: options of some seeds.
     """
 
-    __slots__ = ("_added_directories", "_added_names", "_exact", "_exclude", "_include", "_mode", "_names",
-                 "_suffixes", "added", "options", "overrides", "seed_directories", "seed_hosts", "seeds",
+    __slots__ = ("_added_directories", "_added_names", "_exact", "_exclude", "_has_seeds", "_include", "_mode",
+                 "_names", "_suffixes", "added", "options", "overrides", "seed_directories", "seed_hosts", "seeds",
                  "traps")  # fmt: skip
 
     def __init__(
@@ -351,6 +350,7 @@ class Scope:
         self._exact = frozenset(name.lower() for name in options.hosts if not name.startswith("*."))
         self._suffixes = tuple(name[1:].lower() for name in options.hosts if name.startswith("*."))
         self.seeds = SeedPlaces(seeds, options.hosts[0])
+        self._has_seeds = bool(self.seeds)
         self.added = self._added_names = self._added_directories = frozenset[str]()
         self._add(frozenset(added))
 
@@ -373,7 +373,7 @@ class Scope:
         """
         self.added |= places
         left = [(directory, source) for directory, _, source in (place.partition(" ") for place in places)]
-        while self.seeds:  # a redirect of a redirect comes after the first
+        while self._has_seeds:  # a redirect of a redirect comes after the first
             moved = [one for one in left if one[1] and self.seeds.of(one[1], parse(one[1])[1].host)]
             if not moved:
                 break
@@ -419,7 +419,7 @@ class Scope:
         """
         if self._has_host(host) and (self._mode != _SEED_PREFIX or self.directory_above(url) is not None):
             return True
-        return bool(self.seeds) and any(seed.scope for seed in self.seeds.of(url, host))
+        return self._has_seeds and any(seed.scope for seed in self.seeds.of(url, host))
 
     def directory_above(self, url: str) -> str | None:
         """The first directory of a seed in which a URL is, if the scope follows from these."""
@@ -431,14 +431,16 @@ class Scope:
 
     def tags_of(self, url: str, host: str) -> tuple[str, ...]:
         """The tags of the seed in whose place a URL is."""
-        return next((seed.tags for seed in self.seeds.of(url, host) if seed.tags), ()) if self.seeds else ()
+        return next((seed.tags for seed in self.seeds.of(url, host) if seed.tags), ()) if self._has_seeds else ()
 
     def judge(self, url: str, origin: Origin, *, depth: int, hop_path: str, source: Source) -> Denied | None:
         """The refusal of a URL by the first rule that applies; None if it is in scope."""
         if self.overrides and (rule_text := self.overrides.disabled_by(origin.host)) is not None:
             return Denied(DenyReason.SCOPE_HOST, rule_text)
         overrides = self.overrides.matching(origin.host, url) if self.overrides.decide_scope else ()
-        chosen = next((found for found in overrides if _gives(found[1], ("include", "exclude"))), None)
+        chosen = None
+        if overrides:
+            chosen = next((found for found in overrides if _gives(found[1], ("include", "exclude"))), None)
         override = NO_OVERRIDE if chosen is None else chosen[1]
         if chosen is not None and override.exclude:
             return Denied(DenyReason.SCOPE_EXCLUDE, override_text(chosen, "exclude = true"))
@@ -450,46 +452,45 @@ class Scope:
             return None
         if self.traps is not None and (denied := impossible_path(target_of(url), self.traps)) is not None:
             return denied
-        is_in_scope = bool(override.include) or self.covers(url, origin.host)
         if source is Source.REQUISITE or "E" in hop_path[len(hop_path.rstrip("ER")) :]:
-            limits = self._max_depth(url, origin.host, overrides) if is_in_scope else None
-            return self._judge_requisite(overrides, depth, hop_path, source, limits)
-        if not is_in_scope:
+            if (denied := self._judge_requisite(overrides)) is not None:
+                return denied
+            hops = hop_path[len(hop_path.rstrip("ER")) :].count("E")
+            if source is not Source.REQUISITE or hops <= MAX_REQUISITE_HOPS:
+                return None
+            if not (override.include or self.covers(url, origin.host)):
+                return Denied(DenyReason.SCOPE_DEPTH, f"more than {MAX_REQUISITE_HOPS} requisite hops out of scope")
+            return self._judge_depth(url, origin.host, overrides, depth + hops)
+        if not (override.include or self.covers(url, origin.host)):
             return Denied(DenyReason.SCOPE_HOST, f"scope.hosts = {', '.join(self.options.hosts)}")
-        limit, rule_text = self._max_depth(url, origin.host, overrides)
-        if limit is not None and depth > limit:
-            return Denied(DenyReason.SCOPE_DEPTH, rule_text)
+        if (denied := self._judge_depth(url, origin.host, overrides, depth)) is not None:
+            return denied
         if chosen is not None and override.include is False:
             return Denied(DenyReason.SCOPE_INCLUDE, override_text(chosen, "include = false"))
         if self._include and not override.include and not any(pattern.search(url) for _, pattern in self._include):
             return Denied(DenyReason.SCOPE_INCLUDE, "matches no include pattern")
         return None
 
-    def _judge_requisite(
-        self, overrides: Sequence[Matched], depth: int, hop_path: str, source: Source, limits: DepthLimit | None
-    ) -> Denied | None:
-        """Judge a requisite, or what it was redirected to. `limits` None: it is out of scope."""
-        found = next((found for found in overrides if found[1].requisites is not None), None)
-        if not (self.options.requisites if found is None else found[1].requisites):
-            given = "requisites = false"
-            return Denied(DenyReason.REQUISITES_OFF, override_text(found, given) if found else f"scope.{given}")
-        hops = hop_path[len(hop_path.rstrip("ER")) :].count("E")
-        if source is not Source.REQUISITE or hops <= MAX_REQUISITE_HOPS:
+    def _judge_requisite(self, overrides: Sequence[Matched]) -> Denied | None:
+        """Whether requisites are fetched."""
+        found = next((found for found in overrides if found[1].requisites is not None), None) if overrides else None
+        if self.options.requisites if found is None else found[1].requisites:
             return None
-        if limits is None:
-            return Denied(DenyReason.SCOPE_DEPTH, f"more than {MAX_REQUISITE_HOPS} requisite hops out of scope")
-        most, rule_text = limits
-        return None if most is None or depth + hops <= most else Denied(DenyReason.SCOPE_DEPTH, rule_text)
+        given = "requisites = false"
+        return Denied(DenyReason.REQUISITES_OFF, f"scope.{given}" if found is None else override_text(found, given))
 
-    def _max_depth(self, url: str, host: str, overrides: Iterable[Matched]) -> DepthLimit:
-        for found in overrides:
-            if (limit := found[1].max_depth) is not None:
-                return (None if limit == ANY_DEPTH else limit), override_text(found, f"max_depth = {limit}")
-        for seed in self.seeds.of(url, host) if self.seeds else ():
-            if (limit := seed.max_depth) is not None:
-                rule_text = f"{seed.place}  seed max_depth = {limit}".lstrip()
-                return (None if limit == ANY_DEPTH else limit), rule_text
-        return self.options.max_depth, f"scope.max_depth = {self.options.max_depth}"
+    def _judge_depth(self, url: str, host: str, overrides: Sequence[Matched], depth: int) -> Denied | None:
+        limit, rule_text = self.options.max_depth, ""
+        found = next((found for found in overrides if found[1].max_depth is not None), None) if overrides else None
+        if found is not None:
+            limit, rule_text = found[1].max_depth, override_text(found, f"max_depth = {found[1].max_depth}")
+        elif self._has_seeds:
+            seed = next((seed for seed in self.seeds.of(url, host) if seed.max_depth is not None), None)
+            if seed is not None:
+                limit, rule_text = seed.max_depth, f"{seed.place}  seed max_depth = {seed.max_depth}".lstrip()
+        if limit is None or limit == ANY_DEPTH or depth <= limit:
+            return None
+        return Denied(DenyReason.SCOPE_DEPTH, rule_text or f"scope.max_depth = {limit}")
 
 
 def _rule_text(verb: str, rule: ScopeRule) -> str:
