@@ -126,8 +126,8 @@ class StoreBackup(StoreReader):
 _GATHER: Final = """
 PRAGMA temp_store = file;
 CREATE TEMP TABLE record (
-  file INTEGER, at INTEGER, url TEXT, digest TEXT, host TEXT, hash INTEGER, auxiliary INTEGER, pages INTEGER DEFAULT 0,
-  PRIMARY KEY (file, at)
+  file INTEGER, at INTEGER, url TEXT, digest TEXT, scheme TEXT, host TEXT, port INTEGER, hash INTEGER,
+  auxiliary INTEGER, pages INTEGER DEFAULT 0, PRIMARY KEY (file, at)
 ) WITHOUT ROWID;
 CREATE TEMP TABLE held (id INTEGER PRIMARY KEY);
 CREATE TEMP TABLE lost (id INTEGER PRIMARY KEY, name TEXT);"""
@@ -135,7 +135,8 @@ _FIND_LOST: Final = (
     "INSERT INTO lost SELECT id, sink || '/' || name FROM main.sink_file WHERE state IN ('losing', 'lost')"
 )
 _RECORD: Final = """
-INSERT OR REPLACE INTO record (file, at, url, digest, host, hash, auxiliary) VALUES (?, ?, ?, ?, ?, ?, ?)"""
+INSERT OR REPLACE INTO record (file, at, url, digest, scheme, host, port, hash, auxiliary)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 _KNOWN: Final = "CREATE TEMP VIEW known AS SELECT id, host, hash, state FROM main.url"
 _KNOWN_SORTED: Final = """
 CREATE TEMP TABLE known (host INTEGER, hash INTEGER, id INTEGER, state TEXT, PRIMARY KEY (host, hash)) WITHOUT ROWID;
@@ -158,13 +159,13 @@ WHERE r.digest <> v.digest"""  # noqa: S608 - as above
 # Records of one URL are neighbours only after sorting, which SQLite does on the disk.
 _TWICE: Final = """
 SELECT r.url, count(*), coalesce(max(v.visits), 0)
-FROM record AS r LEFT JOIN host AS h ON h.scheme || '://' || h.host || ':' || h.port = r.host
+FROM record AS r LEFT JOIN host AS h ON h.host = r.host AND h.scheme = r.scheme AND h.port = r.port
 LEFT JOIN known AS u ON u.host = h.id AND u.hash = r.hash LEFT JOIN visit AS v ON v.url = u.id
 WHERE NOT r.auxiliary
 GROUP BY r.url HAVING u.id IS NOT NULL AND u.state <> 'forgotten' AND count(*) > max(1, coalesce(max(v.visits), 0))"""
 _UNKNOWN: Final = """
 SELECT r.url, f.name, r.at FROM record AS r CROSS JOIN sink_file AS f ON f.id = r.file
-LEFT JOIN host AS h ON h.scheme || '://' || h.host || ':' || h.port = r.host
+LEFT JOIN host AS h ON h.host = r.host AND h.scheme = r.scheme AND h.port = r.port
 LEFT JOIN known AS u ON u.host = h.id AND u.hash = r.hash
 WHERE u.id IS NULL AND NOT r.auxiliary AND NOT EXISTS (SELECT 1 FROM takedown AS t WHERE t.url = r.url)"""
 _VANISHED: Final = f"""
@@ -234,9 +235,9 @@ class Auditor(StoreReader):
         sql = "SELECT id, sink, name, state, committed_bytes FROM sink_file ORDER BY id"
         return [(i, sink, name, state, size) for i, sink, name, state, size in self._execute(sql)]
 
-    def gather(self, rows: Sequence[tuple[int, int, str, str | None, str, int, bool]]) -> None:
-        """Add responses and revisits: file id, offset, URL, payload digest, "scheme://host:port" and key of the URL,
-        and whether it was an auxiliary request.
+    def gather(self, rows: Sequence[tuple[int, int, str, str | None, str, str, int, int, bool]]) -> None:
+        """Add responses and revisits: file id, offset, URL, payload digest, scheme, host, port and key of the URL, and
+        whether it was an auxiliary request.
         """
         with self._explained():
             self._connection.executemany(_RECORD, rows)

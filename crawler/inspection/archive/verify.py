@@ -110,7 +110,7 @@ def _unknown_files(folder: Path, names: set[str]) -> Iterator[str]:
 
 
 def _warc(store: Auditor, file_id: int, name: str, path: Path, size: int, checked: Checked) -> Iterator[str]:
-    rows: list[tuple[int, int, str, str | None, str, int, bool]] = []
+    rows: list[tuple[int, int, str, str | None, str, str, int, int, bool]] = []
     response_id = ""  # of the last row; its metadata record, which follows, has the kind of the request
     end = 0
     for record in records(path, size):
@@ -126,12 +126,12 @@ def _warc(store: Auditor, file_id: int, name: str, path: Path, size: int, checke
             except UrlError as error:
                 yield f"warc/{name} at byte {record.offset}: {error}"
                 continue
-            authority = f"{origin.scheme}://{origin.host}:{origin.port}"
             digest = record.headers.get("warc-payload-digest")
             if len(rows) == _GATHER:
                 store.gather(rows)
                 rows.clear()
-            rows.append((file_id, record.offset, record.url, digest, authority, key_of(href), False))
+            host = (origin.scheme, origin.host, origin.port)
+            rows.append((file_id, record.offset, record.url, digest, *host, key_of(href), False))
             response_id = record.headers.get("warc-record-id", "")
         elif (
             rows and record.fields.get("kind") in _UNSTORED and record.headers.get("warc-concurrent-to") == response_id

@@ -9,6 +9,8 @@ import pytest
 
 from crawler.core.enums import TaskKind
 from crawler.core.models import Record
+from crawler.frontier.sqlite import snapshots
+from crawler.frontier.sqlite.snapshots import Auditor
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspection.archive import verify as verifying
 from crawler.inspection.archive.verify import Checked, verify
@@ -64,6 +66,19 @@ async def test_errands_are_not_missed_in_the_store(
         robots,
     ]
     assert await findings_of(tmp_path, records) == []
+
+
+@pytest.mark.parametrize("statement", ["_TWICE", "_UNKNOWN"])
+async def test_the_host_of_a_record_is_found_by_its_name(tmp_path: Path, statement: str) -> None:
+    """Comparing each record with each host would take hours in a broad crawl."""
+    frontier = SqliteFrontier(tmp_path / "frontier.db")
+    await frontier.open()
+    await frontier.close(clean=True)
+    with Auditor(tmp_path / "frontier.db", is_live=False) as auditor:
+        auditor.begin()
+        plan = [row[3] for row in auditor._execute("EXPLAIN QUERY PLAN " + getattr(snapshots, statement))]
+    (step,) = [step for step in plan if " h " in step]
+    assert step.startswith("SEARCH h USING COVERING INDEX sqlite_autoindex_host_1 (host=? AND scheme=? AND port=?)")
 
 
 @pytest.mark.parametrize("url", ["https://example.org/lost", "https://example.org/lost/robots.txt"])
