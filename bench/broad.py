@@ -112,6 +112,7 @@ def crawl(served: Network, directory: Path, numbers: Sequence[int], *, tls: bool
     output = directory / "out"
     values = [
         f"crawl.seed_files={json.dumps([str(directory / 'seeds')])}",
+        "crawl.linger=10",  # hosts that did not respond three times back off for longer
         'politeness.key="host"',
         f"politeness.delay={DELAY_S}",
         "politeness.adaptive=false",
