@@ -15,6 +15,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final, Protocol
 
+import orjson
+
 from crawler.core.calendar_expression import utc_offset_of
 from crawler.core.clock import Clock, Hours
 from crawler.core.enums import Source, StoppedBy
@@ -60,6 +62,7 @@ _SEEDS_AT_START: Final = (
 )
 _SEEDS_SHOWN: Final = 100_000  # between two calls that show how far the seeds are
 _SEEDS_NAMED: Final = 100  # in messages
+_STORED_FILES: Final = "seed_files"  # value in the store: digests of file and rules → messages, number of refused seeds
 _SUSPECTS_SHOWN: Final = 100  # at the end
 _ROWS_AT_ONCE: Final = 1_000  # hosts of one query of the store
 _PREVIEW_S: Final = 1.0  # for which a preview compares hosts
@@ -289,32 +292,57 @@ class Engine:
         return refused, [f"{redact_text(one.url)}: {FORGOTTEN_RULE}" for one in taken_down]
 
     async def _store_seeds(self, on_seeds: Callable[[int, int], None] | None) -> tuple[list[str], list[Discovered]]:
-        """Store the seeds in slices. Returns messages about those that the scope refuses, and the first that it does
-        not refuse.
+        """Store the seeds in slices, but for files that an earlier run stored by the same rules. Returns messages about
+        those that the scope refuses, and the first seeds that it does not refuse.
         """
+        total = len(self.options.seeds) + sum(file.count for file in self.options.seed_files)
+        known = orjson.loads(await self.frontier.stored_value(_STORED_FILES) or b"{}")
+        stored: dict[str, tuple[list[str], int]] = {}
+        refused, number, first = await self._store_seeds_of(self.options.seeds, 0, total, on_seeds)
+        done = len(self.options.seeds)
+        for file in self.options.seed_files:
+            name = f"{file.digest} {self.options.fingerprint}"
+            if name in known:
+                found = known[name]
+                first += self._in_scope(_parsed(islice(file.read(), _SEEDS_LOOKED_UP - len(first))))
+            else:
+                *found, others = await self._store_seeds_of(file.read(), done, total, on_seeds)
+                first += others[: _SEEDS_LOOKED_UP - len(first)]
+            stored[name] = found
+            refused += found[0][: _SEEDS_NAMED - len(refused)]
+            number, done = number + found[1], done + file.count
+            if name not in known:
+                await self.frontier.store_value(_STORED_FILES, orjson.dumps(known | stored))
+        if known.keys() - stored.keys():
+            await self.frontier.store_value(_STORED_FILES, orjson.dumps(stored))
+        if number > len(refused):
+            refused.append(f"and {count(number - len(refused), 'other seed')}: denied by the scope")
+        self._stored_files = set(self.options.seed_files)
+        return refused, first
+
+    async def _store_seeds_of(
+        self, texts: Iterable[str], done: int, total: int, on_seeds: Callable[[int, int], None] | None
+    ) -> tuple[list[str], int, list[Discovered]]:
+        """Returns the first messages about refused seeds, the number of refused seeds, and the first of the others."""
         refused: list[str] = []
         first: list[Discovered] = []
-        done = refused_count = 0
-        total = len(self.options.seeds) + sum(file.count for file in self.options.seed_files)
-        seeds = _parsed(self.options.all_seeds())
+        number = 0
+        seeds = _parsed(texts)
         while part := list(islice(seeds, _SEEDS_AT_START)):
             in_scope: list[Discovered] = []
             for one in part:
                 if (denied := _judge_seed(one, self.url_policy.scope)) is None:
                     in_scope.append(one)
                     continue
-                refused_count += 1
-                if refused_count <= _SEEDS_NAMED:
+                number += 1
+                if number <= _SEEDS_NAMED:
                     refused.append(f"{redact_text(one.url)}: denied by {denied.rule}")
             self.scheduler.discoveries_stored(await self.frontier.add(in_scope, now=self.clock.now()))
             first += in_scope[: _SEEDS_LOOKED_UP - len(first)]
             before, done = done, done + len(part)
             if on_seeds is not None and done // _SEEDS_SHOWN > before // _SEEDS_SHOWN:
                 on_seeds(done, total)
-        if refused_count > _SEEDS_NAMED:
-            refused.append(f"and {count(refused_count - _SEEDS_NAMED, 'other seed')}: denied by the scope")
-        self._stored_files = set(self.options.seed_files)
-        return refused, first
+        return refused, number, first
 
     async def run(self) -> StoppedBy:
         """Crawl until nothing is left to do, or until `drain`. Returns why it ended."""

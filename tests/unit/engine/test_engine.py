@@ -223,12 +223,50 @@ def test_seeds_of_files_are_stored_in_slices(monkeypatch: pytest.MonkeyPatch) ->
         refused, taken_down = await crawl.engine.open(
             await frontier.open(), on_seeds=lambda *figures: shown.append(figures)
         )
-        assert frontier.slices == [3, 3, 1, 0]
-        assert shown == [(6, 11), (9, 11)]
+        assert frontier.slices == [1, 3, 3, 0]
+        assert shown == [(4, 11), (10, 11)]
         assert [refused[0].partition(":")[0], *refused[1:]] == ["https", "and 2 other seeds: denied by the scope"]
         assert taken_down == []
         assert frontier.totals().queued == 7
         await crawl.close()
+
+    run(main())
+
+
+def test_a_file_of_seeds_is_stored_once_for_the_same_rules() -> None:
+    """A start after that reads only its first lines, and says the same; a kill in between stores it whole."""
+
+    async def main() -> None:
+        frontier = SlicesCounted()
+        lines = [*(f"https://h{n}.test/" for n in range(6)), "https://no.test/"]
+        file, other = seed_file("1", *lines), seed_file("2", "https://other.test/")
+        scope = ScopeOptions(exclude=(ScopeRule("https://no*.test/**"),))
+
+        async def start(*files: SeedFile, scope: ScopeOptions = scope) -> tuple[list[int], list[str], list[str]]:
+            crawl = Harness(ROOT, seed_files=files, engine=DAEMON, frontier=frontier, scope=scope)
+            frontier.slices = []
+            refused, taken_down = await crawl.engine.open(await frontier.open())
+            await frontier.close(clean=False)
+            return frontier.slices, refused, taken_down
+
+        def dies() -> Iterator[str]:
+            yield from lines[:2]
+            raise OSError("killed")
+
+        with pytest.raises(OSError, match="killed"):
+            await start(replace(file, read=dies))
+        await frontier.close(clean=False)
+        first = await start(file)
+        assert (first[0], len(first[1])) == ([1, 6], 1)
+        assert await start(file) == ([1], first[1], [])
+        assert (await start(file, other))[0] == [1, 1]
+        assert (await start(file, scope=ScopeOptions()))[:2] == ([1, 7], [])
+        await frontier.open()
+        await frontier.forget_url("https://h2.test/", now=0.0)
+        await frontier.close(clean=True)
+        slices, refused, taken_down = await start(file, scope=ScopeOptions())
+        assert (slices, refused, len(taken_down)) == ([1], [], 1)
+        assert (await start(file))[0] == [1, 6]  # the rules of the last run count
 
     run(main())
 
