@@ -128,7 +128,7 @@ def test_an_archived_page_can_be_shown(whole: Whole, responses: list[Archived]) 
 
 
 OF_A_PAGE = {
-    "url", "canonical", "via", "depth", "status", "content_type", "charset", "title", "language", "digest",
+    "url", "canonical", "via", "depth", "tags", "status", "content_type", "charset", "title", "language", "digest",
     "simhash", "links", "fetched_at", "warc_file", "warc_offset",
 }  # fmt: skip
 
