@@ -149,7 +149,7 @@ class Commands:
         ids = await _stored(host_ids(self._frontier, hosts))
         if not ids:
             raise CommandRefused(f"the store knows no host {' or '.join(hosts)}", Exit.FINDINGS)
-        return await _stored(retry(self._scheduler, self._frontier, ids))
+        return await _stored(retry(self._scheduler, self._frontier, ids, self._engine.client.forget_failure))
 
     async def _forget(self, arguments: Arguments) -> object:
         """Take targets down, one after the other; all are checked before the first."""

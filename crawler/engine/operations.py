@@ -7,7 +7,7 @@ moment, it is finished, and the store lists its record.
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -183,14 +183,19 @@ async def requeue(frontier: Frontier, selection: UrlSelection, *, dry_run: bool 
     return counts
 
 
-async def retry(scheduler: Scheduler, frontier: Frontier, host_ids: Sequence[int]) -> dict[str, object]:
-    """Wake hosts of a running crawl, and queue their URLs that failed. Returns the result for the operator."""
+async def retry(
+    scheduler: Scheduler, frontier: Frontier, host_ids: Sequence[int], on_host: Callable[[str], None]
+) -> dict[str, object]:
+    """Wake hosts of a running crawl, and queue their URLs that failed. `on_host` is called with the name of each.
+    Returns the result for the operator.
+    """
     woken: list[tuple[int, Origin, Woken]] = []
     for start in range(0, len(host_ids), _WOKEN_AT_ONCE):
         part = host_ids[start : start + _WOKEN_AT_ONCE]
         scheduler.workbench.need_hosts(part)
         for host_id in part:
             if (host := await scheduler.workbench.load_host(host_id)) is not None:
+                on_host(host.origin.host)
                 woken.append((host_id, host.origin, scheduler.retry(host)))
                 host.pins -= 1
     counts = await _queue_failed(frontier, woken)

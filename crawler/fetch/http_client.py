@@ -191,6 +191,10 @@ class HttpClient:
         """Close the connections to these origins at once. Returns how many."""
         return sum(generation.pool.cut(covers) for generation in (*self._finishing, self._current))
 
+    def forget_failure(self, host: str) -> None:
+        """Have the name of a host looked up again that could not be resolved."""
+        self._current.resolver.forget_failure(host)
+
     # -- status
 
     def stats(self) -> PoolStats:

@@ -121,6 +121,7 @@ class Web:
     dial_s: Callable[[Origin], float] = lambda origin: 0.0
     takes_s: Callable[[Origin, Task], float] = lambda origin, task: 0.1
     requests: list[SentRequest] = field(default_factory=list)
+    forgotten: list[str] = field(default_factory=list)  # hosts whose names are to be looked up again
     shut: int = 0
     in_flight: int = 0
     resolver: CachingResolver | None = None
@@ -195,6 +196,9 @@ class Web:
 
     def cut(self, covers: Callable[[Origin], bool]) -> int:
         return 0
+
+    def forget_failure(self, host: str) -> None:
+        self.forgotten.append(host)
 
     def stats(self) -> PoolStats:
         return NO_CONNECTIONS

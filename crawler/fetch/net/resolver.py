@@ -139,6 +139,13 @@ class CachingResolver:
             )  # a new error, because a cached one would collect tracebacks
         return self._in_family(host, result.addresses)
 
+    def forget_failure(self, host: str) -> None:
+        """Have a name looked up again that could not be resolved."""
+        name = host.rstrip(".")
+        entry = self._cache.get(name)
+        if entry is not None and isinstance(entry.result, ResolveError):
+            del self._cache[name]
+
     def configured(self, host: str) -> tuple[str, ...] | None:
         """The addresses of a host that is an address, or a name in network.resolve (the exact name first, then the
         longest suffix). None: DNS is needed.

@@ -113,7 +113,10 @@ async def woken(
         crawl.scheduler.blocklist_changed()
     began = crawl.clock.mono()
     assert began > max(one.begin for one in crawl.web.requests) + 5.0
-    result: dict[str, Any] = await retry(crawl.scheduler, crawl.frontier, await host_ids(crawl.frontier, ["a.test"]))
+    result: dict[str, Any] = await retry(
+        crawl.scheduler, crawl.frontier, await host_ids(crawl.frontier, ["a.test"]), crawl.web.forget_failure
+    )
+    assert crawl.web.forgotten == ["a.test"]
     await elapse(5.0)
     crawl.engine.drain()
     await running

@@ -176,6 +176,24 @@ async def test_no_address_of_the_family_is_not_found():
     assert caught.value.error_type is ErrorType.DNS_NOT_FOUND
 
 
+async def test_a_failure_can_be_forgotten():
+    """For who has mended the name server: the name is looked up again at once. An answer stays."""
+    lookup = ScriptedLookup({"a.test": A, "b.test": ResolveError(ErrorType.DNS_NOT_FOUND, "NXDOMAIN")})
+    r = resolver(lookup)
+    for host in ("a.test", "b.test.", "c.test"):
+        r.forget_failure(host)
+    assert await r.resolve("a.test") == A.addresses
+    for _ in range(2):
+        with pytest.raises(ResolveError):
+            await r.resolve("b.test")
+    assert lookup.asked == ["a.test", "b.test"]
+    lookup.answers["b.test"] = A
+    for host in ("a.test", "b.test."):
+        r.forget_failure(host)
+        assert await r.resolve(host) == A.addresses
+    assert lookup.asked == ["a.test", "b.test", "b.test"]
+
+
 async def test_close_ends_what_is_under_way():
     """Closing the resolver ends all lookups."""
     lookup = ScriptedLookup()
