@@ -144,7 +144,8 @@ class Simulated(Web):
             if taken.hosts == plan.hosts + OTHERS * plan.beside and math.isnan(taken.all_after_s):
                 taken.all_after_s = mono - taken.begun_mono
         is_over = taken.requests >= plan.requests or mono - taken.begun_mono >= plan.seconds
-        if (is_over or (plan.until_all and not math.isnan(taken.all_after_s))) and not self._is_over:
+        is_over |= plan.until_all and not math.isnan(taken.all_after_s)
+        if is_over and self._is_warm and not self._is_over:
             self._is_over = True
             taken.cpu_s, taken.wall_s = time.process_time() - taken.cpu_s, mono - taken.begun_mono
             os.kill(os.getpid(), signal.SIGTERM)
