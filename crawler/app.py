@@ -114,8 +114,8 @@ def run(
 
 
 def _warn_few_descriptors(settings: Settings, logs: Logs, view: View) -> None:
-    """Log that there are too few file descriptors for fetch.connections."""
-    wanted, limit = settings.fetch.connections, descriptor_limit()
+    """Log that there are too few file descriptors for fetch.connections and fetch.first_contacts."""
+    wanted, limit = settings.fetch.connections + settings.fetch.first_contacts, descriptor_limit()
     room = connections_within(limit, wanted)
     if room == wanted:
         return
@@ -123,7 +123,7 @@ def _warn_few_descriptors(settings: Settings, logs: Logs, view: View) -> None:
     if not logs.is_shown:
         view.tell(
             f"{limit} file descriptors (ulimit -n) allow {room} connections at once, not the {wanted} of "
-            "fetch.connections"
+            "fetch.connections and fetch.first_contacts"
         )
 
 

@@ -49,7 +49,7 @@ from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.connection import Exchange
 from crawler.fetch.fetcher import AddressRateLimit
 from crawler.fetch.http_client import Generation
-from crawler.fetch.limits import Bandwidth
+from crawler.fetch.limits import Bandwidth, descriptor_limit, share_of_limit
 from crawler.fetch.options import ClientOptions
 from crawler.fetch.pool_statistics import HostConnections, PoolStats
 from crawler.frontier.base import Frontier, FrontierFull, Recovered
@@ -157,6 +157,8 @@ class Engine:
         )
         self.host_table, self.revisits = self.scheduler.host_table, self.scheduler.revisits
         self.client = client(address_limiter=self.scheduler.address_limiter, permits=self._permits, bandwidth=bandwidth)
+        first_contacts = share_of_limit(descriptor_limit(), fetch.connections, fetch.first_contacts)[1]
+        self.scheduler.contacts.at_once = max(1, first_contacts)  # the client has raised the limit
         self.url_policy = UrlPolicy(options.judging_scope(), rules, options.obeys_robots)
         self.reevaluation = Reevaluation(
             frontier=frontier,
@@ -228,7 +230,7 @@ class Engine:
             )
             for queue, number in (
                 (self.scheduler.queue, engine.workers),
-                (self.scheduler.first_contacts, options.first_contacts),
+                (self.scheduler.first_contacts, fetch.first_contacts),
             )
             for _ in range(number)
         ]
@@ -525,7 +527,7 @@ class Engine:
             Bounded("parsed robots.txt", "bytes", self.url_policy.rules.bytes, RULES_BYTES),
             Bounded("recent URL keys", "bytes", recent_keys_bytes, recent_keys_bytes),
             Bounded("URLs ready", "entries", buffered, PREFETCH_TOTAL),
-            Bounded("first contacts", "entries", self.scheduler.contacts.in_flight, self.options.first_contacts),
+            Bounded("first contacts", "entries", self.scheduler.contacts.in_flight, self.scheduler.contacts.at_once),
             Bounded("hosts", "entries", len(self.host_table.hosts), self.options.engine.active_hosts),
         ]
 

@@ -31,8 +31,7 @@ class EngineOptions:
     """
 
     active_hosts: int = 10_000  # most hosts in memory; some 50 MB
-    workers: int = 256  # coroutines: so many that a few hundred hosts without a response do not block the others
-    first_contacts: int = 256  # coroutines beside them for hosts that never responded; both fit fetch.connections
+    workers: int = 256  # coroutines: so many that a few hundred slow hosts do not block the others
     lease_size: int = 16
     memory: int = 128 * 1024 * 1024
     drain_s: float = 30.0
@@ -101,11 +100,6 @@ class EngineConfiguration:
     @property
     def obeys_robots(self) -> bool:
         return self.politeness.robots == "obey"
-
-    @property
-    def first_contacts(self) -> int:
-        """First contacts at once: they leave the hosts that responded at least half of the connections."""
-        return max(1, min(self.engine.first_contacts, self.client.fetch.connections // 2))
 
     @cached_property
     def seed_hosts(self) -> frozenset[str]:

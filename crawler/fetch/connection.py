@@ -71,11 +71,11 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = ("_bandwidth", "_budget", "_clock", "_early", "_end_error", "_eof", "_ignores_budget", "_last_mono",
-                 "_loop", "_on_closed", "_options", "_paused_s", "_paused_since_mono", "_poll", "_reader", "_received",
-                 "_timer", "_timer_mono", "_tls", "_transport", "_waiter", "bytes_received", "close_reason", "dialled",
-                 "end_mono", "first_mono", "gone", "id", "idle_since_mono", "keep_alive_max", "keep_alive_timeout_s",
-                 "opened_mono", "origin", "requests", "requests_counted", "sent_mono", "spoke_first",
-                 "state")  # fmt: skip
+                 "_loop", "_on_closed", "_options", "_paused_s", "_paused_since_mono", "_poll", "_reader",
+                 "_received", "_timer", "_timer_mono", "_tls", "_transport", "_waiter", "bytes_received",
+                 "close_reason", "dialled", "end_mono", "first_mono", "gone", "id", "idle_since_mono", "is_new",
+                 "keep_alive_max", "keep_alive_timeout_s", "opened_mono", "origin", "requests", "requests_counted",
+                 "sent_mono", "spoke_first", "state")  # fmt: skip
 
     dialled: Dialled  # set by the pool as soon as the dialer returns, before the first exchange
 
@@ -94,6 +94,7 @@ class Connection(asyncio.Protocol):
         self.origin = origin
         self.state = ConnectionState.LENT
         self.close_reason: CloseReason | None = None
+        self.is_new = False  # its slot is new
         self.requests = 0
         self.requests_counted = 0  # by the pool's statistics
         self.bytes_received = 0

@@ -19,7 +19,7 @@ from crawler.fetch.connection import Exchange
 from crawler.fetch.cookies import CookieJar
 from crawler.fetch.credentials import OriginCredentials
 from crawler.fetch.fetcher import AddressRateLimit, Fetcher
-from crawler.fetch.limits import Bandwidth, ByteBudget, connections_within, descriptor_limit, raise_descriptor_limit
+from crawler.fetch.limits import Bandwidth, ByteBudget, descriptor_limit, raise_descriptor_limit, share_of_limit
 from crawler.fetch.net.address import AddressPolicy
 from crawler.fetch.net.dial import NetworkDialer
 from crawler.fetch.net.proxy import Proxy
@@ -84,9 +84,10 @@ class HttpClient:
 
     def _generation(self, options: ClientOptions, *, first_id: int) -> Generation:
         network = options.network
-        raise_descriptor_limit(options.fetch.connections)
-        connections = connections_within(descriptor_limit(), options.fetch.connections)
-        fetch = replace(options.fetch, connections=connections)
+        fetch = options.fetch
+        raise_descriptor_limit(fetch.connections + fetch.first_contacts)
+        connections, first_contacts = share_of_limit(descriptor_limit(), fetch.connections, fetch.first_contacts)
+        fetch = replace(fetch, connections=connections, first_contacts=first_contacts)
         lookup = AresLookup(network.nameservers, family=network.address_family, timeout_s=network.dns_timeout_s)
         resolver = CachingResolver(lookup, network, self._clock)
         dialer = self._dialer_class(
@@ -107,6 +108,7 @@ class HttpClient:
             bandwidth=self._bandwidth,
             on_event=self._on_event,
             first_id=first_id,
+            first_contacts=first_contacts,
         )
         if self._cookies is None and fetch.cookies == "session":
             self._cookies = CookieJar()
@@ -221,11 +223,11 @@ class HttpClient:
 
     def held(self) -> list[tuple[str, str, int, int]]:
         """The sizes of what is kept in memory: name, unit (bytes or entries), amount and limit."""
-        jar, resolver = self._cookies, self._current.resolver
+        jar, resolver, fetch = self._cookies, self._current.resolver, self._current.options.fetch
         return [
             *([] if jar is None else [("cookies", "bytes", jar.held_bytes, jar.limit_bytes)]),
             ("bodies", "bytes", self._budget.held, self._budget.limit),
-            ("connections", "entries", self.stats().open, self._current.options.fetch.connections),
+            ("connections", "entries", self.stats().open, fetch.connections + fetch.first_contacts),
             ("DNS answers", "entries", resolver.cached, resolver.cache_limit),
         ]
 

@@ -47,6 +47,15 @@ def connections_within(limit: int, connections: int) -> int:
     return max(1, min(connections, max(limit - RESERVED_DESCRIPTORS, limit // 3)))
 
 
+def share_of_limit(limit: int, connections: int, first_contacts: int) -> tuple[int, int]:
+    """Both numbers, if a limit of file descriptors has room for them: of too little room each has half, or what the
+    other leaves.
+    """
+    room = connections_within(limit, connections + first_contacts)
+    connections = max(1, min(connections, max(room // 2, room - first_contacts)))
+    return connections, min(first_contacts, room - connections)
+
+
 class TokenBucket:
     """A token bucket: `rate` tokens a second, and up to `burst` at once when it is full.
 

@@ -1,10 +1,12 @@
 """The connection pool: lends connections to origins, within caps for each origin and for all of them together.
 
-A connection needs a slot, from before it is dialled until it is closed. `Pool.acquire` describes how a request gets a
-connection. All decisions are synchronous; only opening a connection and waiting for a slot are asynchronous.
+A connection needs a slot, from before it is dialled until it is closed. A slot is new until its connection was given
+back for the first time: it may be that of a silent host. `Pool.acquire` describes how a request gets a connection. All
+decisions are synchronous; only opening a connection and waiting for a slot are asynchronous.
 
 Invariants:
-- At most `fetch.connections` slots are taken in all, and at most `connections_per_host` for one origin.
+- At most `fetch.connections` slots are taken in all, and at most `connections_per_host` for one origin. Up to
+  `first_contacts` new slots do not count, so that silent hosts take none from the others.
 - A slot that is taken is freed exactly once.
 - Only connections that are open and not expired are lent.
 - A caller waits only while no idle connection and no free slot is of use to it. So closing an idle connection never
@@ -61,6 +63,7 @@ class Pool:
         budget: ByteBudget | None = None,
         bandwidth: Bandwidth | None = None,
         first_id: int = 1,
+        first_contacts: int = 0,
     ) -> None:
         self._dialer = dialer
         self._options = options
@@ -72,6 +75,8 @@ class Pool:
         self._statistics = ConnectionStatistics(clock, on_event)
         self._slots: dict[Origin, OriginSlots] = {}  # origins with a slot taken
         self._taken = 0  # slots of all origins
+        self._new = 0  # those of them that are new
+        self._first_contacts = first_contacts
         self._opening = 0
         self._idle: dict[Connection, None] = {}  # of all origins, the longest idle first
         self._waiting: dict[asyncio.Future[Connection | None], Origin] = {}  # in order of arrival
@@ -99,11 +104,15 @@ class Pool:
             connection = await self._wait(origin)
         if connection is not None and connection.is_open:
             return connection
-        return await self._open(origin)  # in the slot taken, or of a granted connection closed since
+        # in the slot taken, or of a granted connection closed since
+        return await self._open(origin, is_new=connection is None)
 
     def release(self, connection: Connection) -> None:
         """Take back a lent connection. It becomes idle; if it is closed or has expired, its slot is freed."""
         self._count_requests(connection)
+        if connection.is_new:
+            connection.is_new = False
+            self._new -= 1
         origin = connection.origin
         now = self._clock.mono()
         expires, reason = connection.expires_mono()
@@ -117,6 +126,8 @@ class Pool:
             self._free_slot(origin)
         if self._waiting:
             self._serve_waiting()
+        if self._taken > self._options.connections and self._counted > self._options.connections:
+            self._evict_longest_idle()
         if connection.is_idle:
             if self._sweep_timer is None or expires < self._sweep_mono:
                 self._arm_sweep(expires, now)
@@ -126,7 +137,7 @@ class Pool:
         """Close a lent connection and lend a new one in its slot. If this raises DialError, the slot is free."""
         self._count_requests(connection)
         connection.abort(CloseReason.SERVER_CLOSE)
-        return await self._open(connection.origin)
+        return await self._open(connection.origin, is_new=connection.is_new)
 
     def _take_idle(self, origin: Origin) -> Connection | None:
         """Lend the origin's most recently used idle connection. Expired ones on the way are closed."""
@@ -150,11 +161,17 @@ class Pool:
         slots = self._slots.get(origin)
         if slots is not None and slots.taken >= self._per_host:
             return False
-        if self._taken >= self._options.connections and not self._evict_longest_idle():
+        if self._counted >= self._options.connections and not self._evict_longest_idle():
             return False
         self._slots.setdefault(origin, OriginSlots()).taken += 1  # looked up again: the eviction may have removed it
         self._taken += 1
+        self._new += 1
         return True
+
+    @property
+    def _counted(self) -> int:
+        """The number of slots that count for `fetch.connections`."""
+        return self._taken - min(self._new, self._first_contacts)
 
     def _free_slot(self, origin: Origin) -> None:
         slots = self._slots[origin]
@@ -174,6 +191,7 @@ class Pool:
                 if (connection := granted.result()) is not None:
                     self.release(connection)
                 else:
+                    self._new -= 1
                     self._free_slot(origin)
                     self._serve_waiting()
             raise
@@ -190,7 +208,7 @@ class Pool:
                 granted.set_result(connection)
                 return
 
-    async def _open(self, origin: Origin) -> Connection:
+    async def _open(self, origin: Origin, *, is_new: bool) -> Connection:
         """Open a connection in a slot that was taken for it. On any error the slot is freed."""
         number = self.next_id
         self.next_id += 1
@@ -211,6 +229,7 @@ class Pool:
         try:
             connection, dialled = await self._dialer.dial(origin, make)
         except BaseException as error:
+            self._new -= is_new
             self._free_slot(origin)
             self._serve_waiting()
             if isinstance(error, DialError):
@@ -220,7 +239,7 @@ class Pool:
             raise
         finally:
             self._opening -= 1
-        connection.dialled = dialled
+        connection.dialled, connection.is_new = dialled, is_new
         self._connections.add(connection)
         connection.gone.add_done_callback(lambda _: self._connections.discard(connection))
         address = dialled.peer_address

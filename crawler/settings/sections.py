@@ -216,6 +216,12 @@ class FetchSection(Section):
         "Connections open at once, to all hosts; fewer if there are too few file descriptors.",
         most=100_000,
     )
+    first_contacts: t.Count = _key(
+        _FETCH.first_contacts,
+        "Hosts that never responded, visited at once: beside engine.workers, over connections beside `connections`.",
+        restart=True,
+        most=20_000,
+    )
     connect_timeout: t.PositiveDuration = _key(_FETCH.connect_timeout_s, "For the TCP connection.", most=_HOUR)
     tls_timeout: t.PositiveDuration = _key(_FETCH.tls_timeout_s, "For the TLS handshake.", most=_HOUR)
     first_byte_timeout: t.PositiveDuration = _key(
@@ -503,12 +509,6 @@ class EngineSection(Section):
     )
     workers: t.Count = _key(
         _ENGINE.workers, "Visits at once to hosts that have responded before.", restart=True, most=20_000
-    )
-    first_contacts: t.Count = _key(
-        _ENGINE.first_contacts,
-        "Visits at once to hosts that never responded, beside the workers; at most half of fetch.connections.",
-        restart=True,
-        most=20_000,
     )
     lease_size: t.Count = _key(
         _ENGINE.lease_size,

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from crawler.engine.pages.response_processor import SkippedLink
 from crawler.engine.scheduling.host import Host
 from crawler.fetch.fetcher import AddressRateLimit
 from crawler.fetch.limits import Bandwidth
-from crawler.fetch.options import ClientOptions, IdentityOptions
+from crawler.fetch.options import ClientOptions, FetchOptions, IdentityOptions
 from crawler.frontier.base import Frontier, Recovered
 from crawler.obs.events import Event
 from crawler.sinks.base import LostFile, SinkRecovered
@@ -90,6 +91,7 @@ class RecordingObserver:
 POLITE = PolitenessOptions(delay_s=1.0, address_delay_s=0.0, adaptive=False)
 AT_ONCE = PolitenessOptions(delay_s=0.0, address_delay_s=0.0, connections_per_host=4, connections_per_address=1_000)
 CLIENT = ClientOptions(IdentityOptions(robots_token=TOKEN))
+FIRST_CONTACTS = 24  # at once
 
 
 class Harness(RecordingObserver):
@@ -111,6 +113,7 @@ class Harness(RecordingObserver):
         sitemaps: str = "named",
         overrides: Sequence[Override] = (),
         web: dict[str, FetchResult | Sequence[FetchResult]] | None = None,
+        first_contacts: int = FIRST_CONTACTS,
     ) -> None:
         self.options = engine or EngineOptions(workers=8, linger_s=600.0, min_free=0, drain_s=5.0)
         self.loop = virtual_loop()
@@ -133,7 +136,7 @@ class Harness(RecordingObserver):
                 address_politeness=politeness,
                 traps=traps or TrapOptions(),
                 recrawl=recrawl or RecrawlOptions(),
-                client=CLIENT,
+                client=replace(CLIENT, fetch=FetchOptions(first_contacts=first_contacts)),
                 overrides=Overrides(overrides),
                 engine=self.options,
                 sitemaps=sitemaps,

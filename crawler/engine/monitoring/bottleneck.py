@@ -234,7 +234,7 @@ def _network(c: Conditions) -> Iterator[str]:
     if c.lookups:
         yield f"{count(c.lookups, 'name')} to be looked up"
     if c.contacts:
-        yield f"{count(c.contacts, 'new host')} waiting for others that do not respond (engine.first_contacts)"
+        yield f"{count(c.contacts, 'new host')} waiting for others that do not respond (fetch.first_contacts)"
 
 
 def _delays(c: Conditions) -> str:

@@ -75,7 +75,7 @@ class Commits(Protocol):
 
 
 class Worker:
-    """One of `engine.workers` coroutines, or of `engine.first_contacts`. All of them share the same parts but `queue`,
+    """One of `engine.workers` coroutines, or of `fetch.first_contacts`. All of them share the same parts but `queue`,
     which has their leases. `large_pages` is a semaphore of LARGE_AT_ONCE.
     """
 

@@ -76,7 +76,8 @@ class Woken(NamedTuple):
 
 class HostTable:
     """Callbacks: `on_event` receives `host_state`, `clock_set` and `outage` events, `on_open` receives hosts that may
-    be requested again, and `on_outage_over` receives the time at which the outage began (UTC).
+    be requested again, and `on_outage_over` receives the time at which the outage began (UTC). `is_crowded` tells
+    whether hosts that never responded wait for each other.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class HostTable:
         overrides: Overrides | None = None,
         on_open: Callable[[Sequence[Host]], None] = lambda hosts: None,
         on_outage_over: Callable[[float], None] = lambda since_at: None,
+        is_crowded: Callable[[], bool] = lambda: False,
     ) -> None:
         self._politeness = politeness
         self._overrides = Overrides() if overrides is None else overrides
@@ -114,6 +116,7 @@ class HostTable:
         self._hosts_responded = 0
         self._on_open = on_open
         self._on_outage_over = on_outage_over
+        self._is_crowded = is_crowded
 
     # -- the wall clock
 
@@ -507,7 +510,8 @@ class HostTable:
                 return OUTAGE_PROBE_S
         elif (before := self._states_before_failures.pop(host, None)) is not None:
             host.politeness = before  # this failure is the host's own: the end of an outage does not undo it
-        failures = 99 if permanent else host.politeness.failures
+        is_long = permanent or (not host.ever_responded and self._is_crowded())
+        failures = 99 if is_long else host.politeness.failures
         delay_s = backoff_s(failures, self._rng, ever_responded=host.ever_responded)
         from_state = HostState.BACKOFF if host.politeness.failures else HostState.READY
         host.politeness = host.politeness.backed_off(mono + delay_s, error)

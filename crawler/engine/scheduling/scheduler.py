@@ -70,6 +70,7 @@ class Scheduler:
             overrides=options.overrides,
             on_open=self._schedule_hosts,
             on_outage_over=self._outage_over,
+            is_crowded=lambda: self.contacts.waiting > 0,
         )
         self.url_limits = UrlLimits(options.scope)
         self._frontier = frontier
@@ -96,7 +97,7 @@ class Scheduler:
         self.contacts = Contacts(
             needs_lookup=needs_lookup,
             look_up=look_up,
-            at_once=options.first_contacts,
+            at_once=options.client.fetch.first_contacts,
             schedule=self._ready_queue.schedule,
         )
         self.traps = traps

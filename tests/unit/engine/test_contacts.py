@@ -25,7 +25,7 @@ DEAD_S = 5.0  # a lookup of a dead name; network.dns_timeout is a little longer
 SILENT_S = 30.0  # until a request to a silent host times out
 LIVE_S = 1.0  # until another host responds
 SLOW = replace(POLITE, delay_s=10.0)
-ENGINE = EngineOptions(workers=16, first_contacts=16, linger_s=None, min_free=0, drain_s=0.0)
+ENGINE = EngineOptions(workers=16, linger_s=None, min_free=0, drain_s=0.0)
 
 
 def answer(name: str) -> tuple[DnsResult, float]:
@@ -54,6 +54,7 @@ class Broad(Harness):
         engine: EngineOptions = ENGINE,
         politeness: PolitenessOptions = SLOW,
         cache_size: int = 65_536,
+        first_contacts: int = 64,
     ) -> None:
         super().__init__(
             *(f"https://{host}/" for host in hosts),
@@ -61,6 +62,7 @@ class Broad(Harness):
             scope=ScopeOptions(max_depth=None),
             engine=engine,
             traps=TrapOptions(detect="off"),
+            first_contacts=first_contacts,
         )
         self.names = ScriptedNames(answer)
         network = NetworkOptions(dns_timeout_s=DEAD_S + 0.1, dns_cache_size=cache_size)
@@ -145,8 +147,7 @@ def test_a_host_does_not_wait_for_a_dead_name_of_its_politeness_key() -> None:
     """Nor for a silent host that has no room yet."""
 
     async def main() -> None:
-        engine = replace(ENGINE, first_contacts=4)
-        harness = Broad("live.a.test", engine=engine, politeness=replace(SLOW, delay_s=2.0))
+        harness = Broad("live.a.test", first_contacts=4, politeness=replace(SLOW, delay_s=2.0))
         await harness.open()
         async with asyncio.TaskGroup() as group:
             group.create_task(harness.engine.run())
@@ -170,7 +171,7 @@ def test_every_host_has_its_first_contact_in_time() -> None:
 
     async def main() -> None:
         silent = [f"silent{n}.test" for n in range(40)]
-        harness = Broad("live.test", *silent, engine=replace(ENGINE, first_contacts=4, max_duration_s=400.0))
+        harness = Broad("live.test", *silent, engine=replace(ENGINE, max_duration_s=400.0), first_contacts=4)
         most = 0
 
         def count(origin: Origin, task: Task) -> None:
@@ -190,12 +191,29 @@ def test_every_host_has_its_first_contact_in_time() -> None:
     run(main())
 
 
+def test_a_silent_host_is_not_tried_again_at_once_while_others_wait() -> None:
+    """Alone it has three tries within seconds of each other, in case that it was about to start."""
+
+    def tries(*hosts: str) -> Counter[str]:
+        async def main() -> Counter[str]:
+            harness = Broad(*hosts, engine=replace(ENGINE, max_duration_s=200.0), first_contacts=2)
+            await harness.run()
+            return Counter(one.origin.host for one in harness.web.requests)
+
+        return run(main())
+
+    assert set(tries("silent0.test", "silent1.test").values()) == {3}
+    many = tries(*(f"silent{n}.test" for n in range(12)))
+    assert len(many) == 12
+    assert sorted(many.values())[:10] == [1] * 10  # the last two have the room to themselves
+
+
 def test_room_that_a_host_does_not_take_goes_to_the_next() -> None:
     """A block, a back-off or a delay may have begun while it waited for the room."""
 
     async def main() -> None:
         silent = [f"silent{n}.test" for n in range(6)]
-        harness = Broad(*silent, "live.test", engine=replace(ENGINE, first_contacts=1))
+        harness = Broad(*silent, "live.test", first_contacts=1)
         await harness.open()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(harness.engine.run())
@@ -282,7 +300,7 @@ def test_status_says_that_names_and_first_contacts_hold_the_crawl_up() -> None:
 
     async def main() -> None:
         hosts = [*(f"mute{n}.test" for n in range(30)), *(f"silent{n}.test" for n in range(10))]
-        harness = Broad(*hosts, engine=replace(ENGINE, first_contacts=4))
+        harness = Broad(*hosts, first_contacts=4)
         await harness.open()
         async with asyncio.TaskGroup() as group:
             group.create_task(harness.engine.run())
@@ -291,7 +309,7 @@ def test_status_says_that_names_and_first_contacts_hold_the_crawl_up() -> None:
             assert (status.bottleneck, status.sentence) == (
                 "network",
                 "the network: 4 requests in flight, the oldest for 2 s, 30 names to be looked up, "
-                "6 new hosts waiting for others that do not respond (engine.first_contacts)",
+                "6 new hosts waiting for others that do not respond (fetch.first_contacts)",
             )
             harness.engine.drain()
         await harness.close()

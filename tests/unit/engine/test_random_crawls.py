@@ -115,7 +115,6 @@ def walk(number: int, *, urls: int) -> int:
     )
     options = EngineOptions(
         workers=rng.choice((3, 24)),
-        first_contacts=rng.choice((1, 3, 24)),
         lease_size=6,
         linger_s=90_000.0,
         min_free=0,
@@ -133,6 +132,7 @@ def walk(number: int, *, urls: int) -> int:
             engine=options,
             frontier=QuickFrontier(partial(politeness_key, options=politeness)),
             rng_seed=number,
+            first_contacts=rng.choice((1, 3, 24)),
         )
         web = engine.web
         web.other = world.respond

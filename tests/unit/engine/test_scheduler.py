@@ -507,7 +507,8 @@ def test_stop_takes_back_what_waits_in_the_queues(responded: bool) -> None:
     async def main() -> None:
         engine = Harness(
             *(f"https://h{n}.test/" for n in range(8)),
-            engine=replace(OPTIONS, workers=4, first_contacts=4),
+            engine=replace(OPTIONS, workers=4),
+            first_contacts=4,
             politeness=replace(AT_ONCE, robots="ignore"),
         )
         await engine.open()

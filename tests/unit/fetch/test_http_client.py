@@ -137,11 +137,11 @@ async def test_the_same_options_replace_nothing() -> None:
 
 async def test_the_status_has_amounts_in_memory_with_limits() -> None:
     """A cookie jar is in it only if cookies are kept."""
-    client = client_of(replace(OPTIONS, fetch=FetchOptions(cookies="session", connections=7)))
+    client = client_of(replace(OPTIONS, fetch=FetchOptions(cookies="session", connections=7, first_contacts=4)))
     held = {name: (unit, amount, limit) for name, unit, amount, limit in client.held()}
     assert list(held) == ["cookies", "bodies", "connections", "DNS answers"]
     assert held["bodies"] == ("bytes", 0, 1 << 20)
-    assert held["connections"] == ("entries", 0, 7)
+    assert held["connections"] == ("entries", 0, 7 + 4)
     await client.close()
 
 

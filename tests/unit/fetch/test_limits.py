@@ -16,6 +16,7 @@ from crawler.fetch.limits import (
     connections_within,
     descriptor_limit,
     raise_descriptor_limit,
+    share_of_limit,
 )
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client
@@ -42,6 +43,23 @@ KIB = 1024
 def test_descriptors_are_reserved_for_the_crawler_itself(limit: int, connections: int) -> None:
     """The reserve, or two thirds of a limit that is too low for it."""
     assert connections_within(limit, 512) == connections
+
+
+@pytest.mark.parametrize(
+    ("limit", "shares"),
+    [
+        (resource.RLIM_INFINITY, (512, 1_024)),
+        (1_536 + RESERVED_DESCRIPTORS, (512, 1_024)),
+        (1_100 + RESERVED_DESCRIPTORS, (512, 588)),
+        (800 + RESERVED_DESCRIPTORS, (400, 400)),
+        (60, (10, 10)),
+        (1, (1, 0)),
+    ],
+)
+def test_first_contacts_take_no_more_than_half_of_few_descriptors(limit: int, shares: tuple[int, int]) -> None:
+    """The connections of hosts that responded have what is left, and at least half."""
+    assert share_of_limit(limit, 512, 1_024) == shares
+    assert share_of_limit(limit, 1_024, 512) == (shares[::-1] if shares[0] != 1 else shares)
 
 
 @pytest.mark.parametrize(

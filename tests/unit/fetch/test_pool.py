@@ -16,11 +16,11 @@ from crawler.fetch.pool_statistics import ConnectionStatistics
 from tests.support.fetching import FakeClock, FakeDialer
 from tests.support.log_lines import COMMON, problems
 
-A, B, C = (Origin("https", f"{name}.test", 443) for name in "abc")
+A, B, C, D = (Origin("https", f"{name}.test", 443) for name in "abcd")
 
 
 class Rig:
-    def __init__(self, *, per_host=1, per_address=None, **options):
+    def __init__(self, *, per_host=1, per_address=None, first_contacts=0, **options):
         self.clock = FakeClock()
         self.dialing = FakeDialer()
         self.events = []
@@ -31,6 +31,7 @@ class Rig:
             connections_per_host=per_host,
             connections_per_address=per_address,
             on_event=lambda name, fields: self.events.append({"event": name} | fields),
+            first_contacts=first_contacts,
         )
 
     async def use(self, origin, requests=1):
@@ -213,6 +214,29 @@ async def test_the_longest_idle_connection_makes_room(rig):
     assert a.is_open
     assert c.is_open
     assert set(r.pool._slots) == {A, C}
+
+
+async def test_silent_hosts_take_no_connection_from_the_others(rig):
+    """Connections of which none was given back yet come beside fetch.connections, up to first_contacts."""
+    r = rig(connections=1, first_contacts=2)
+    silent = [await r.pool.acquire(origin) for origin in (A, B)]
+    live = await r.use(C)
+    assert live.is_open
+    assert r.pool.stats().open == 3
+    again = await r.pool.acquire(C)
+    assert again is live
+    fourth = r.waiting(D)
+    await asyncio.sleep(0)
+    assert r.pool.stats().waiting == 1
+    r.pool.release(live)
+    assert (await fourth).origin == D
+    assert live.close_reason is CloseReason.EVICTED
+    for connection in (*silent, await fourth):  # they respond after all: from now on they count
+        connection.requests += 1
+        r.pool.release(connection)
+        assert r.pool._counted == 1
+    assert r.pool.stats().open == 1
+    r.check()
 
 
 async def test_with_every_connection_lent_an_origin_waits_for_any_of_them(rig):

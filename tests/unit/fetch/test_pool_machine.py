@@ -195,8 +195,9 @@ class PoolMachine(RuleBasedStateMachine):
         per_address=st.sampled_from([None, 1, 2]),
         max_requests=st.sampled_from([None, 1, 3]),
         max_age_s=st.sampled_from([None, 50.0]),
+        first_contacts=st.sampled_from([0, 0, 1, 3]),
     )
-    def begin(self, connections, per_host, per_address, max_requests, max_age_s):
+    def begin(self, connections, per_host, per_address, max_requests, max_age_s, first_contacts):
         self.options = FetchOptions(
             connections=connections,
             max_requests_per_connection=max_requests,
@@ -214,7 +215,9 @@ class PoolMachine(RuleBasedStateMachine):
             connections_per_host=per_host,
             connections_per_address=per_address,
             on_event=lambda name, fields: self.events.append((name, fields)),
+            first_contacts=first_contacts,
         )
+        self.first_contacts = first_contacts
 
     def settle(self):
         async def turns():
@@ -443,8 +446,15 @@ class PoolMachine(RuleBasedStateMachine):
             return
         taken = {origin: slots.taken for origin, slots in self.pool._slots.items()}
         assert all(0 <= count <= self.per_host for count in taken.values())
-        assert sum(taken.values()) == self.pool._taken <= self.options.connections
         held = [b.connection for b in self.borrowers if b.connection is not None]
+        new = sum(c.is_new for c in held)
+        assert new <= self.pool._new <= new + len(self.dials.pending)
+        assert not any(c.is_new for c in self.pool._idle)
+        counted = sum(taken.values()) - min(self.pool._new, self.first_contacts)
+        assert (sum(taken.values()), counted) == (self.pool._taken, self.pool._counted)
+        # above it only while all are lent: that of a host that responded for the first time was needed at once
+        assert counted <= self.options.connections or not self.pool._idle
+        assert sum(taken.values()) <= self.options.connections + self.first_contacts
         for origin in ORIGINS:
             mine = [c for c in held if c.origin == origin] + [c for c in self.pool._idle if c.origin == origin]
             opening = sum(of == origin for of, _ in self.dials.pending)
@@ -467,7 +477,7 @@ class PoolMachine(RuleBasedStateMachine):
                 slots = self.pool._slots.get(origin)
                 assert slots is None or not slots.idle
                 is_full = slots is not None and slots.taken >= self.per_host
-                assert is_full or (self.pool._taken >= self.options.connections and not self.pool._idle)
+                assert is_full or (self.pool._counted >= self.options.connections and not self.pool._idle)
 
     @invariant()
     def the_statistics_agree(self):

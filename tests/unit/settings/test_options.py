@@ -199,6 +199,7 @@ def test_every_key_is_described_and_tagged() -> None:
         "log.stderr",
         "identity.secrets",
         "fetch.cookies",
+        "fetch.first_contacts",
         "network.proxy",
         "politeness.key",
         "identity.robots_token",
