@@ -50,8 +50,8 @@ class Override:
     """Options of some hosts, or of some URLs, used instead of those of the crawl; None: as in the crawl.
 
     `hosts`: names, "*.name" for every subdomain. `urls`: patterns as in `ScopeOptions.include`. One of both is empty.
-    `place`: where it was written ("crawler.toml:14"). Only hosts have the options before `include`, only URLs `include`
-    and `exclude`.
+    `place`: where it was written ("crawler.toml:14"). Only hosts have the options before `urls` and after
+    `max_interval_s`, only URLs `include` and `exclude`.
     """
 
     hosts: tuple[str, ...] = ()
@@ -71,6 +71,13 @@ class Override:
     recrawl: bool | None = None  # RecrawlOptions.enabled
     min_interval_s: float | None = None
     max_interval_s: float | None = None
+    first_byte_timeout_s: float | None = None
+    read_timeout_s: float | None = None
+    total_timeout_s: float | None = None
+    min_rate: int | None = None  # 0: no limit
+    max_body: int | None = None
+    content_types: tuple[str, ...] | None = None
+    bandwidth_per_host: int | None = None  # 0: no limit
 
 
 NO_OVERRIDE: Final = Override()

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, Final
 
 from crawler.core.enums import DenyReason, Source
-from crawler.core.formatting import duration
+from crawler.core.formatting import duration, size
 from crawler.core.models import Denied, Origin
 from crawler.core.options import (
     ANY_DEPTH,
@@ -217,12 +217,20 @@ def override_text(found: Matched, given: str) -> str:
     return f'{override.place}  override "{pattern}" {given}'.lstrip()
 
 
+_NO_LIMITS: Final = (("max_depth", ANY_DEPTH), ("min_rate", 0), ("bandwidth_per_host", 0))
+_BYTES: Final = frozenset(("min_rate", "max_body", "bandwidth_per_host"))
+
+
 def option_text(found: Matched, option: str) -> str:
     """An override with one of its options, as in 'crawler.toml:14 override "example.org" delay = 5 s'."""
     pattern, override = found
     value = getattr(override, option)
-    if option == "max_depth" and value == ANY_DEPTH:
+    if (option, value) in _NO_LIMITS:
         text = "none"
+    elif option in _BYTES:
+        text = size(value)
+    elif isinstance(value, tuple):
+        text = ", ".join(value) or "all"
     else:
         text = duration(value) if option.endswith("_s") else str(value).lower()
     return f'{override.place} override "{pattern}" {option.removesuffix("_s")} = {text}'.lstrip()

@@ -134,7 +134,7 @@ class Engine:
         rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
         fetch, engine = options.client.fetch, options.engine
         quiet = asyncio.Event()
-        bandwidth = Bandwidth(fetch.bandwidth, fetch.bandwidth_per_host)
+        bandwidth = Bandwidth.of(fetch)
         self.counters, self.meters = CrawlCounters(), LatencyMeters()
         self.blocklist = Blocklist()
         rules = RobotsCache(options.robots_token)

@@ -28,7 +28,7 @@ from crawler.fetch.http1.message import LocalProtocolError, build_request
 from crawler.fetch.http1.wire import ResponseReader
 from crawler.fetch.limits import ByteBudget
 from crawler.fetch.net.errors import DialError, ExchangeError, describe
-from crawler.fetch.options import FetchOptions, IdentityOptions
+from crawler.fetch.options import FetchOptions, HostOptions, IdentityOptions
 from crawler.fetch.pool import Pool
 from crawler.fetch.spool import BodySink
 
@@ -117,8 +117,8 @@ class Fetcher:
         self._clock = clock
         self._budget = budget
         self._spool_directory = spool_directory
-        self._robots_options = replace(options, max_body=min(options.max_body, options.max_robots))
-        self._wants = ContentTypes(options.content_types).wants if options.content_types else None
+        self._options_of_hosts = HostOptions(options)
+        self._content_types: dict[tuple[str, ...], ContentTypes] = {}
         self._fields = _constant_fields(options, identity, options.headers)
         self._fields_by_pattern = {
             pattern: _constant_fields(options, identity, _replaced(options.headers, headers))
@@ -131,8 +131,11 @@ class Fetcher:
         """Get one URL of `origin`. Raises AddressNotReady and OriginBlocked; all other errors are results."""
         if not self._permits(origin):
             raise OriginBlocked
-        wants = self._wants if task.kind is TaskKind.PAGE else None
-        limits = self._robots_options if task.kind is TaskKind.ROBOTS else self._options
+        limits, wants = self._options_of_hosts.of(origin.host), None
+        if task.kind is TaskKind.ROBOTS:
+            limits = replace(limits, max_body=min(limits.max_body, limits.max_robots))
+        elif task.kind is TaskKind.PAGE and (types := limits.content_types):
+            wants = self._content_types.setdefault(types, ContentTypes(types)).wants
         attempt = _Attempt(self.request_for(origin, task), limits, wants, started_at=self._clock.now())
         result: FetchResult
         try:

@@ -75,7 +75,7 @@ class HttpClient:
         self._permits = permits
         self._dialer_class = dialer_class
         self._budget = ByteBudget(memory)
-        self._bandwidth = bandwidth or Bandwidth(options.fetch.bandwidth, options.fetch.bandwidth_per_host)
+        self._bandwidth = bandwidth or Bandwidth.of(options.fetch)
         self._cookies: CookieJar | None = None
         self._current = self._generation(options, first_id=1)
         self._finishing: list[Generation] = []
@@ -164,8 +164,7 @@ class HttpClient:
         before, self._current = self._current, generation
         before.pool.close_idle()
         self._finishing.append(before)
-        fetch = generation.options.fetch
-        self._bandwidth.limit(fetch.bandwidth, fetch.bandwidth_per_host)
+        self._bandwidth.reconfigure(generation.options.fetch)
         self._replaced.set()
 
     async def run(self) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from crawler.fetch.options import FetchOptions, HostOptions
+
 # About 30 were counted for the store and its readers, output files, logs, DNS, control socket and metrics. The rest is
 # for spooled bodies and the connections of a client that is being replaced.
 RESERVED_DESCRIPTORS: Final = 96
@@ -90,34 +92,50 @@ _PRUNE_HOSTS: Final = 4_096
 
 
 class Bandwidth:
-    """Limits the bytes received, in all (`whole`) and from each host, in bytes a second; None: no limit."""
+    """Limits the bytes received, in all (`whole`) and from each host, in bytes a second; None: no limit. `hosts` has
+    the limits of some hosts.
+    """
 
-    def __init__(self, whole: int | None = None, per_host: int | None = None) -> None:
+    def __init__(self, whole: int | None = None, per_host: int | None = None, hosts: HostOptions | None = None) -> None:
         self._whole: TokenBucket | None = None
         self._per_host: int | None = None
+        self._limits_of: HostOptions | None = None
         self._hosts: dict[str, TokenBucket] = {}
         self._prune_at = _PRUNE_HOSTS
-        self.limit(whole, per_host)
+        self.limit(whole, per_host, hosts)
 
-    def limit(self, whole: int | None, per_host: int | None) -> None:
+    @classmethod
+    def of(cls, options: FetchOptions) -> "Bandwidth":
+        bandwidth = cls()
+        bandwidth.reconfigure(options)
+        return bandwidth
+
+    def reconfigure(self, options: FetchOptions) -> None:
+        """Apply new options."""
+        hosts = HostOptions(options) if any(one.bandwidth_per_host is not None for one in options.overrides) else None
+        self.limit(options.bandwidth, options.bandwidth_per_host, hosts)
+
+    def limit(self, whole: int | None, per_host: int | None, hosts: HostOptions | None = None) -> None:
         """Replace the limits; debts under the old ones are dropped."""
         self._whole = None if whole is None else TokenBucket(whole, whole * _BURST_S)
         self._per_host = per_host
+        self._limits_of = hosts
         self._hosts.clear()
 
     @property
     def is_limited(self) -> bool:
-        return self._whole is not None or self._per_host is not None
+        return self._whole is not None or self._per_host is not None or self._limits_of is not None
 
     def spend(self, host: str, size: int, now_mono: float) -> float:
         """Count `size` bytes from `host`. Returns when reading from it may continue; a time in the past: at once."""
         until = 0.0 if self._whole is None else self._whole.spend(size, now_mono)
-        if self._per_host is not None:
-            bucket = self._hosts.get(host)
-            if bucket is None:
-                bucket = self._new_bucket(host, self._per_host, now_mono)
-            until = max(until, bucket.spend(size, now_mono))
-        return until
+        bucket = self._hosts.get(host)
+        if bucket is None and (rate := self._rate_of(host)) is not None:
+            bucket = self._new_bucket(host, rate, now_mono)
+        return until if bucket is None else max(until, bucket.spend(size, now_mono))
+
+    def _rate_of(self, host: str) -> int | None:
+        return self._per_host if self._limits_of is None else self._limits_of.of(host).bandwidth_per_host
 
     @property
     def opens_mono(self) -> float:

@@ -1,9 +1,12 @@
 """Options of the HTTP client, with units, defaults and the precedent of each bound."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from crawler.core.models import Origin
+from crawler.core.options import Override
+from crawler.core.scope import Overrides
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -58,6 +61,30 @@ class FetchOptions:
     content_types: tuple[str, ...] = ()  # globs; empty: all
     bandwidth: int | None = None  # bytes a second, all hosts together
     bandwidth_per_host: int | None = None
+    overrides: tuple[Override, ...] = ()  # of some hosts
+
+
+FETCH_OVERRIDES: Final = (
+    "first_byte_timeout_s", "read_timeout_s", "total_timeout_s", "min_rate", "max_body", "content_types",
+    "bandwidth_per_host",
+)  # fmt: skip
+
+
+class HostOptions:
+    """The options of exchanges with one host."""
+
+    def __init__(self, options: FetchOptions) -> None:
+        self._options = options
+        self._overrides = Overrides(options.overrides)
+
+    def of(self, host: str) -> FetchOptions:
+        if not self._overrides:
+            return self._options
+        one = self._overrides.of(host)
+        given: dict[str, Any] = {
+            name: None if value == 0 else value for name in FETCH_OVERRIDES if (value := getattr(one, name)) is not None
+        }
+        return replace(self._options, **given) if given else self._options
 
 
 @dataclass(frozen=True, slots=True)

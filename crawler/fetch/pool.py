@@ -26,7 +26,7 @@ from crawler.fetch.connection import Connection, ConnectionState, Exchange
 from crawler.fetch.limits import Bandwidth, ByteBudget
 from crawler.fetch.net.dial import CLOSE_NOTIFY_S, Dialer
 from crawler.fetch.net.errors import DialError
-from crawler.fetch.options import FetchOptions
+from crawler.fetch.options import FetchOptions, HostOptions
 from crawler.fetch.pool_statistics import ConnectionStatistics, HostConnections, OnEvent, PoolStats
 
 _MIN_SWEEP_DELAY_S: Final = 0.25
@@ -67,6 +67,7 @@ class Pool:
     ) -> None:
         self._dialer = dialer
         self._options = options
+        self._options_of_hosts = HostOptions(options)
         self._clock = clock
         self._per_host = connections_per_host
         self._per_address = connections_per_address
@@ -218,7 +219,7 @@ class Pool:
             return Connection(
                 number,
                 origin,
-                options=self._options,
+                options=self._options_of_hosts.of(origin.host),
                 clock=self._clock,
                 on_closed=self._on_closed,
                 budget=self._budget,

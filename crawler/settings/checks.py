@@ -166,6 +166,16 @@ def _overrides(settings: Settings) -> Iterator[CheckResult]:
         if override.robots == "ignore":
             message = f'{name}: robots = "ignore": these hosts are crawled against their robots.txt'
             yield CheckResult((OVERRIDE,), message, is_warning=True, inner=(number, "robots"))
+        total = override.total_timeout or settings.fetch.total_timeout
+        for key in ("first_byte_timeout", "read_timeout"):
+            if (getattr(override, key) or 0.0) > total:
+                yield CheckResult(
+                    (OVERRIDE, f"fetch.{key}", "fetch.total_timeout"),
+                    f"{name}: {key} ({format_duration(getattr(override, key))}) is longer than total_timeout "
+                    f"({format_duration(total)}) and never ends a fetch",
+                    is_warning=True,
+                    inner=(number, key),
+                )
         names = {field.lower(): field for field in override.headers or {}}
         if "cookie" in names and settings.fetch.cookies != "off":
             yield CheckResult(

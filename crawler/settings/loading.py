@@ -276,6 +276,11 @@ _OF_A_HOST: Final = {
     "robots": "a robots.txt is that of a whole host",
     "max_urls": "it is the number of URLs of a host",
     "headers": "they are sent to whole hosts",
+    **dict.fromkeys(
+        ("first_byte_timeout", "read_timeout", "total_timeout", "min_rate", "max_body", "content_types"),
+        "exchanges with a host have the same limits",
+    ),
+    "bandwidth_per_host": "it is that of a whole host",
 }
 _OF_A_URL: Final = {"include": "scope.hosts lists the hosts in scope", "exclude": "for hosts write enabled = false"}
 

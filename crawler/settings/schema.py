@@ -167,8 +167,9 @@ def example_text() -> str:
 _EXAMPLE_TABLES: Final = """
 
 # Some hosts may have their own delay, max_crawl_delay, connections_per_host, robots, adaptive, max_urls and headers,
-# or be switched off; some URLs may be included or excluded; both may have their own max_depth, requisites, recrawl,
-# min_interval and max_interval. Of several overrides that give a key, the one with the most specific pattern decides.
+# timeouts, min_rate, max_body, content_types and bandwidth_per_host, or be switched off; some URLs may be included or
+# excluded; both may have their own max_depth, requisites, recrawl, min_interval and max_interval. Of several overrides
+# that give a key, the one with the most specific pattern decides.
 # live
 #
 #   [[override]]
@@ -231,6 +232,9 @@ def json_schema() -> Schema:
     }
 
 
+_NONE_IS_NO_LIMIT: Final = frozenset(("max_urls", "max_depth", "min_rate", "bandwidth_per_host"))
+
+
 def _table_schema(table: str) -> Schema:
     found: Schema = TABLES[table].model_json_schema()
     del found["title"]
@@ -239,7 +243,7 @@ def _table_schema(table: str) -> Schema:
         _complete(properties, key)
         if key.name != "hosts":  # what is not given is as in the crawl
             properties.pop("default", None)
-            if key.name not in ("max_urls", "max_depth") and "anyOf" in properties:
+            if key.name not in _NONE_IS_NO_LIMIT and "anyOf" in properties:
                 properties |= properties.pop("anyOf")[0]
     return found
 

@@ -548,6 +548,13 @@ class OverrideSection(Section):
     recrawl: t.Flag | None = _key(None, "Instead of recrawl.enabled.")
     min_interval: t.PositiveDuration | None = _key(None, "Instead of recrawl.min_interval.", most=10 * _YEAR)
     max_interval: t.PositiveDuration | None = _key(None, "Instead of recrawl.max_interval.", most=10 * _YEAR)
+    first_byte_timeout: t.PositiveDuration | None = _key(None, "Instead of fetch.first_byte_timeout.", most=_HOUR)
+    read_timeout: t.PositiveDuration | None = _key(None, "Instead of fetch.read_timeout.", most=_HOUR)
+    total_timeout: t.PositiveDuration | None = _key(None, "Instead of fetch.total_timeout.", most=7 * _DAY)
+    min_rate: t.OrNoLimit[t.PositiveSize] = _key(None, "Instead of fetch.min_rate.", most=_GIB)
+    max_body: t.PositiveSize | None = _key(None, "Instead of fetch.max_body.", most=_TIB)
+    content_types: t.ListOf[t.ContentType] | None = _key(None, "Instead of fetch.content_types; empty: all.")
+    bandwidth_per_host: t.OrNoLimit[t.PositiveSize] = _key(None, "Instead of fetch.bandwidth_per_host.", most=_TIB)
 
 
 class SeedSection(Section):

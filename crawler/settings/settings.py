@@ -29,6 +29,7 @@ from crawler.core.scope import Overrides, SeedPlaces, directory_of
 from crawler.core.url import parse, parse_seed
 from crawler.engine.options import ContentOptions, EngineConfiguration, EngineOptions, SeedFile
 from crawler.fetch.options import (
+    FETCH_OVERRIDES,
     ClientOptions,
     FetchOptions,
     IdentityOptions,
@@ -204,7 +205,12 @@ class Settings(sections.Sections):
         overriding = [one for one in self.overrides if one.headers is not None]
         host_headers = tuple((name, tuple((one.headers or {}).items())) for one in overriding for name in one.hosts)
         headers = tuple(self.fetch.headers.items())
-        return _options(FetchOptions, self.fetch, headers=headers, host_headers=host_headers)
+        limiting = (
+            replace(one, place="")
+            for one in self.host_overrides()
+            if any(getattr(one, name) is not None for name in FETCH_OVERRIDES)
+        )
+        return _options(FetchOptions, self.fetch, headers=headers, host_headers=host_headers, overrides=tuple(limiting))
 
     def network_options(self) -> NetworkOptions:
         return _options(NetworkOptions, self.network, resolve=tuple(self.network.resolve.items()), proxy=self._proxy())
@@ -282,9 +288,12 @@ class Settings(sections.Sections):
         return _options(LogOptions, self.log)
 
 
+_ZERO_IF_NONE: Final = ("max_urls", "min_rate", "bandwidth_per_host")  # how an Override says "none"
+
+
 def _host_override(one: sections.OverrideSection, place: str) -> Override:
-    max_urls = one.max_urls if "max_urls" not in one.model_fields_set else one.max_urls or 0
-    return _options(Override, one, place=place, max_urls=max_urls, max_depth=_depth_of(one))
+    unlimited = {name: 0 for name in _ZERO_IF_NONE if name in one.model_fields_set and getattr(one, name) is None}
+    return _options(Override, one, place=place, max_depth=_depth_of(one), **unlimited)
 
 
 def _depth_of(one: sections.OverrideSection | sections.SeedSection) -> int | None:
@@ -364,6 +373,13 @@ _INSTEAD_OF: Final = {
     "connections_per_host": "politeness.connections_per_host",
     "robots": "politeness.robots",
     "adaptive": "politeness.adaptive",
+    "first_byte_timeout": "fetch.first_byte_timeout",
+    "read_timeout": "fetch.read_timeout",
+    "total_timeout": "fetch.total_timeout",
+    "min_rate": "fetch.min_rate",
+    "max_body": "fetch.max_body",
+    "content_types": "fetch.content_types",
+    "bandwidth_per_host": "fetch.bandwidth_per_host",
     "headers": "fetch.headers",
     "recrawl": "recrawl.enabled",
     "min_interval": "recrawl.min_interval",

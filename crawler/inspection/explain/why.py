@@ -21,6 +21,7 @@ from crawler.core.url import UrlError, canonical, key_of, parse_typed, respelled
 from crawler.core.url_templates import templates_of
 from crawler.engine.scheduling.restrictions import Blocklist
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
+from crawler.fetch.options import FETCH_OVERRIDES
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.explanation import (
     Case,
@@ -442,7 +443,7 @@ class Explainer:
 # Options of overrides that no other step names.
 _OVERRIDABLE: Final = (
     "delay_s", "max_crawl_delay_s", "adaptive", "connections_per_host", "max_depth", "requisites", "recrawl",
-    "min_interval_s", "max_interval_s",
+    "min_interval_s", "max_interval_s", *FETCH_OVERRIDES,
 )  # fmt: skip
 _SOURCES: Final = {
     Source.SEED: "a seed",

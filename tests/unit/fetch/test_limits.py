@@ -7,7 +7,8 @@ import threading
 
 import pytest
 
-from crawler.core.enums import ErrorType
+from crawler.core.enums import ErrorType, TruncatedReason
+from crawler.core.options import Override
 from crawler.fetch.limits import (
     RESERVED_DESCRIPTORS,
     Bandwidth,
@@ -18,7 +19,7 @@ from crawler.fetch.limits import (
     raise_descriptor_limit,
     share_of_limit,
 )
-from crawler.fetch.options import FetchOptions
+from crawler.fetch.options import FetchOptions, HostOptions
 from tests.support.fetching import client
 from tests.support.scripted_server import ok, serve, table
 
@@ -179,6 +180,59 @@ def test_hosts_without_debt_are_forgotten() -> None:
         bandwidth.spend(f"h{n}.test", 10, n / 10)
     assert len(bandwidth._hosts) <= 4_097
     assert bandwidth.host_opens_mono("h19999.test") > 0.0
+
+
+def test_some_hosts_have_another_limit_or_none() -> None:
+    """Others have that of all, if there is one."""
+    overrides = (Override(("a.test",), bandwidth_per_host=100), Override(("*.b.test",), bandwidth_per_host=0))
+    for per_host, of_others in ((1_000, 12.0), (None, 0.0)):
+        bandwidth = Bandwidth.of(FetchOptions(bandwidth_per_host=per_host, overrides=overrides))
+        assert bandwidth.is_limited
+        assert bandwidth.spend("a.test", 300, 10.0) == 12.0
+        assert bandwidth.spend("x.b.test", 10**9, 10.0) == 0.0
+        assert bandwidth.spend("c.test", 3_000, 10.0) == of_others
+    assert not Bandwidth.of(FetchOptions(overrides=(Override(("a.test",), max_body=5),))).is_limited
+
+
+def test_each_limit_of_a_host_is_that_of_its_most_specific_pattern() -> None:
+    """0 is no limit; an empty list of types is all types."""
+    options = FetchOptions(
+        min_rate=500,
+        content_types=("text/html",),
+        overrides=(
+            Override(("*.a.test",), max_body=100, min_rate=0, total_timeout_s=9.0),
+            Override(("www.a.test",), max_body=200, content_types=()),
+        ),
+    )
+    www, other = HostOptions(options).of("www.a.test"), HostOptions(options).of("b.a.test")
+    assert (www.max_body, www.min_rate, www.total_timeout_s, www.content_types) == (200, None, 9.0, ())
+    assert (other.max_body, other.min_rate, other.content_types) == (100, None, ("text/html",))
+    assert HostOptions(options).of("a.test") is options
+    assert www.read_timeout_s == options.read_timeout_s
+
+
+async def test_exchanges_with_some_hosts_have_other_limits():
+    """Of the size and the types of bodies, and of time; other hosts keep theirs."""
+
+    async def script(c):
+        if "/slow" not in await c.request():
+            await c.send(b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 500\r\n\r\n", bytes(500))
+        await c.client_closed()
+
+    overrides = (
+        Override(("small.test",), max_body=100),
+        Override(("text.test",), content_types=("text/html",)),
+        Override(("hasty.test",), first_byte_timeout_s=0.05),
+    )
+    async with serve(script) as server, client(fetch=FetchOptions(overrides=overrides)) as c:
+        found = {
+            name: await c.get(f"http://{name}.test:{server.port}/{path}")
+            for name, path in (("small", ""), ("text", ""), ("other", ""), ("hasty", "slow"))
+        }
+    assert (found["small"].truncated, found["small"].payload.size) == (TruncatedReason.LENGTH, 100)
+    assert (found["text"].truncated, found["text"].payload.size) == (TruncatedReason.CONTENT_TYPE, 0)
+    assert (found["other"].truncated, found["other"].payload.size) == (None, 500)
+    assert found["hasty"].error_type is ErrorType.FIRST_BYTE_TIMEOUT
 
 
 async def test_a_response_is_read_at_the_limit():

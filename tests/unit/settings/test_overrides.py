@@ -111,7 +111,8 @@ def test_what_a_reload_changes_is_named(tmp_path: Path) -> None:
          "sends it itself ()"),
         ('hosts = ["a.test"]', "1:3: this override changes nothing (its keys are enabled, delay, max_crawl_delay, "
          "connections_per_host, robots, adaptive, max_urls, headers, max_depth, requisites, recrawl, min_interval, "
-         "max_interval)"),
+         "max_interval, first_byte_timeout, read_timeout, total_timeout, min_rate, max_body, content_types, "
+         "bandwidth_per_host)"),
         ('urls = ["/x"]', "1:3: this override changes nothing (its keys are include, exclude, max_depth, requisites, "
          "recrawl, min_interval, max_interval)"),
         ("urls = []\nexclude = true", '2:8: override.urls must have at least one pattern (as in '
@@ -130,6 +131,8 @@ def test_what_a_reload_changes_is_named(tmp_path: Path) -> None:
          "whatever their URLs (give it in an [[override]] with hosts)"),
         ('urls = ["/x"]\nrobots = "ignore"', "3:1: override.robots is for hosts: a robots.txt is that of a whole host "
          "(give it in an [[override]] with hosts)"),
+        ('urls = ["/x"]\nmax_body = "1MiB"', "3:1: override.max_body is for hosts: exchanges with a host have the same "
+         "limits (give it in an [[override]] with hosts)"),
         ('urls = ["/x"]\nenabled = false', "3:1: override.enabled is for hosts: it switches whole hosts off (for urls "
          "write exclude = true)"),
         ('hosts = ["a.test"]\nurls = ["/x"]\nrecrawl = false', "3:1: an override is for hosts or for urls, not for both "
@@ -294,6 +297,34 @@ def test_a_doubtful_pattern_of_urls_is_a_warning(tmp_path: Path) -> None:
     assert found.removeprefix(f"{tmp_path}/") == (
         'crawler.toml:2:8: override.urls "example.org/archive/" matches that one URL only (for the folder write '
         '"example.org/archive/**")'
+    )
+
+
+def test_limits_of_exchanges_reach_the_client(tmp_path: Path) -> None:
+    """A moved line, or an override of something else, makes no other client."""
+    text = """
+[[override]]
+hosts = ["a.test"]
+max_body = "1MiB"
+min_rate = "none"
+content_types = []
+total_timeout = "1h"
+bandwidth_per_host = "100kB"
+"""
+    client = loaded(tmp_path, text).settings.client_options()
+    (given,) = client.fetch.overrides
+    assert (given.max_body, given.min_rate, given.content_types) == (1024 * 1024, 0, ())
+    assert (given.total_timeout_s, given.bandwidth_per_host) == (3_600.0, 100_000)
+    moved = "\n\n" + text + '[[override]]\nhosts = ["b.test"]\nmax_urls = 3\n'
+    assert loaded(tmp_path, moved).settings.client_options() == client
+    assert accepts(json.loads(SCHEMA.read_text(encoding="utf-8")), tomli.loads(text))
+    shown = shown_for(tmp_path, "https://a.test/", text)
+    assert shown["fetch.min_rate"] == (None, 'crawler.toml:2 override "a.test"')
+    assert shown["fetch.max_body"] == (1024 * 1024, 'crawler.toml:2 override "a.test"')
+    late = text.replace("1h", "3s") + 'read_timeout = "4s"\n'
+    (found,) = loaded(tmp_path, late).warnings
+    assert found.removeprefix(f"{tmp_path}/").startswith(
+        'crawler.toml:9:16: override "a.test": read_timeout (4s) is longer than total_timeout (3s)'
     )
 
 

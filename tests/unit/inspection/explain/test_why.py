@@ -256,6 +256,10 @@ def test_overrides_of_the_host_are_named(store: Path) -> None:
     where_url = 'crawler.toml:40 override "e.org/never/**"'
     text = f"{where} delay = 7 s; {where_url} max_depth = none; {where_url} recrawl = false"
     assert step(explanation, "override") == ("", text)
+    limits = replace(override, delay_s=None, min_rate=0, max_body=1024, content_types=("text/*",))
+    explanation = explain(store, f"{SEED}x", replace(rules, overrides=(limits,)))
+    text = f"{where} min_rate = none; {where} max_body = 1.0 KiB; {where} content_types = text/*"
+    assert step(explanation, "override") == ("", text)
     inside = replace(of_url, urls=("other.org/in/**",), include=True)
     explanation = explain(store, "https://other.org/in/x", replace(rules, overrides=(inside,)))
     assert step(explanation, "scope") == ("ok", 'crawler.toml:40  override "other.org/in/**" include = true')
