@@ -286,12 +286,13 @@ class SeedPlaces:
             case listed:
                 _put(self._by_host, listed, seed)
 
-    def moved(self, seed: SeedOptions, directory: str) -> "SeedPlaces":
-        """The same, with a place for what a seed was redirected to."""
+    def moved(self, redirects: Iterable[tuple[str, str]]) -> "SeedPlaces":
+        """The same, with places for what seeds were redirected to: directories, each with that of the seed."""
         places = copy(self)
         for name in ("_by_directory", "_by_host", "_by_domain"):
             setattr(places, name, dict(getattr(self, name)))
-        places._add(seed, directory)
+        for directory, source in redirects:
+            places._add(self.of(source, parse(source)[1].host)[0], directory)
         return places
 
     def of(self, url: str, host: str) -> list[SeedOptions]:
@@ -382,15 +383,15 @@ class Scope:
         self.added |= places
         left = [(directory, source) for directory, _, source in (place.partition(" ") for place in places)]
         while self._has_seeds:  # a redirect of a redirect comes after the first
-            moved = [one for one in left if one[1] and self.seeds.of(one[1], parse(one[1])[1].host)]
-            if not moved:
+            of_source = [self.seeds.of(one[1], parse(one[1])[1].host) if one[1] else [] for one in left]
+            if not any(of_source):
                 break
-            left = [one for one in left if one not in moved]
-            for directory, source in moved:
-                (seed, *_) = self.seeds.of(source, parse(source)[1].host)
-                self.seeds = self.seeds.moved(seed, directory)
-                if not seed.scope:
-                    left.append((directory, ""))
+            self.seeds = self.seeds.moved(one for one, found in zip(left, of_source, strict=True) if found)
+            left = [
+                (directory, "" if found else source)
+                for (directory, source), found in zip(left, of_source, strict=True)
+                if not (found and found[0].scope)
+            ]
         self._added_directories |= {directory for directory, _ in left}
         hosts = (parse(directory)[1].host if "://" in directory else directory for directory, _ in left)
         self._added_names |= frozenset(map(self._name_of, hosts))
