@@ -480,7 +480,8 @@ class Engine:
         old, new = self.url_policy.scope, self._scope_under(options)
         if new is old:
             return {"scope_changes": False}
-        known = {*options.seed_hosts, *self.options.seed_hosts}
+        of_seeds = (parse_seed(one.directory)[1].host for one in (*options.seed_options, *self.options.seed_options))
+        known = {*options.seed_hosts, *self.options.seed_hosts, *of_seeds}
         after = hosts = 0
         end_mono = self.clock.mono() + _PREVIEW_S
         while rows := await self.frontier.host_rows(after=after, limit=_ROWS_AT_ONCE):

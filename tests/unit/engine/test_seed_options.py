@@ -183,10 +183,15 @@ def test_a_reload_of_seeds_judges_stored_urls_anew() -> None:
         narrow: EngineConfiguration = replace(
             before,
             seeds=(DOCS, "https://b.test/"),
-            seed_options=(SeedOptions(DOCS, "c:1", ("docs",), None, ("seed-prefix",)),),
-            scoped_seeds=frozenset([DOCS]),
+            seed_options=(
+                SeedOptions(DOCS, "c:1", ("docs",), None, ("seed-prefix",)),
+                SeedOptions("https://b.test/", "c:2", scope=("seed-hosts",)),
+            ),
+            scoped_seeds=frozenset([DOCS, "https://b.test/"]),
         )
         assert narrow.fingerprint != before.fingerprint
+        preview = await crawl.engine.preview(narrow)
+        assert (preview["hosts_come"], preview["hosts_go"]) == (["b.test"], [])
         await crawl.engine.reconfigure(narrow)
         await elapse(60.0)
         outside = [url for url in crawl.web.page_urls if url.startswith(SITE) and not url.startswith(DOCS)]
