@@ -162,7 +162,9 @@ class Pool:
         slots = self._slots.get(origin)
         if slots is not None and slots.taken >= self._per_host:
             return False
-        if self._counted >= self._options.connections and not self._evict_longest_idle():
+        most = self._options.connections
+        does_not_count = self._new < self._first_contacts and self._counted <= most
+        if not does_not_count and self._counted >= most and not self._evict_longest_idle():
             return False
         self._slots.setdefault(origin, OriginSlots()).taken += 1  # looked up again: the eviction may have removed it
         self._taken += 1
@@ -200,14 +202,13 @@ class Pool:
             del self._waiting[granted]
 
     def _serve_waiting(self) -> None:
-        """Grant the connection or slot that was given back to the first waiting caller that can use it."""
+        """Grant connections and slots that were given back to the first waiting callers that can use them."""
         for granted, origin in self._waiting.items():
             if granted.done():  # granted or cancelled before, and its task has not run since
                 continue
             connection = self._take_idle(origin)
             if connection is not None or self._take_slot(origin):
                 granted.set_result(connection)
-                return
 
     async def _open(self, origin: Origin, *, is_new: bool) -> Connection:
         """Open a connection in a slot that was taken for it. On any error the slot is freed."""
