@@ -164,8 +164,12 @@ class _Layers:
         found: list[Section] = []
         for number, table in enumerate(given.tables):
             path: KeyPath = (name, number)
-            problems = _problems_of_override if name == OVERRIDE else _problems_of_seed
-            self.problems += problems(table, path, source)
+            if name == OVERRIDE:
+                self.problems += _problems_of_override(table, path, source)
+            elif "url" not in table:
+                self.problems.append(source.problem(path, "this seed has no url", 'as in url = "https://example.org/"'))
+                self.refused.add(name)
+                continue
             try:
                 known = {key: value for key, value in table.items() if key in table_keys(name)}
                 found.append(TABLES[name].model_validate(known, context=source.folder))
@@ -246,7 +250,7 @@ def _twice(name: str, tables: Sequence[Section], source: ValueSource) -> Iterato
         match table:
             case OverrideSection():
                 given = [(pattern, ("hosts", index)) for index, pattern in enumerate(table.hosts)]
-            case SeedSection(url=url) if url:
+            case SeedSection(url=url):
                 given = [(parse_seed(url)[0], ("url",))]
             case _:
                 given = []
@@ -258,11 +262,6 @@ def _twice(name: str, tables: Sequence[Section], source: ValueSource) -> Iterato
                 message = f'{subject}, "{value}", is in {where} before ({places[value]})'
                 yield source.problem(path, message, f"put its keys into one {name}")
             places.setdefault(value, source.location(path))
-
-
-def _problems_of_seed(table: Mapping[str, object], path: KeyPath, source: ValueSource) -> Iterator[Problem]:
-    if "url" not in table:
-        yield source.problem(path, "this seed has no url", 'as in url = "https://example.org/"')
 
 
 # Why keys of [[override]] are not for URLs.

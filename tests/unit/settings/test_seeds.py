@@ -12,7 +12,7 @@ from crawler.app import with_seeds
 from crawler.cli import cli
 from crawler.core.options import ANY_DEPTH, SeedOptions, dump_rules, load_rules
 from crawler.settings.configuration_errors import ConfigurationError
-from crawler.settings.loading import Loaded, load
+from crawler.settings.loading import Loaded, load, load_paths
 from crawler.settings.schema import SEED
 from crawler.settings.settings import changes, tables_text
 from tests.unit.settings.test_schema import SCHEMA, accepts
@@ -118,6 +118,16 @@ def test_what_a_reload_changes_of_seeds_is_named(tmp_path: Path) -> None:
 def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, expected: str) -> None:
     """And what to write instead."""
     assert problems(tmp_path, f"[[seed]]\n{text}\n") == [expected]
+
+
+def test_a_crawl_is_found_by_a_configuration_with_a_wrong_seed(tmp_path: Path) -> None:
+    """If its directory does not follow from the seeds; else the mistake is told."""
+    (tmp_path / "crawler.toml").write_text('[output]\ndirectory = "out"\n[[seed]]\ntags = ["x"]\n')
+    settings, errors = load_paths(tmp_path / "crawler.toml", (), {})
+    assert (settings.output_directory, len(errors)) == (tmp_path / "out", 1)
+    (tmp_path / "crawler.toml").write_text('[[seed]]\ntags = ["x"]\n')
+    with pytest.raises(ConfigurationError, match="this seed has no url"):
+        load_paths(tmp_path / "crawler.toml", (), {})
 
 
 def test_tags_have_bounds(tmp_path: Path) -> None:
