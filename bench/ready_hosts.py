@@ -1,6 +1,6 @@
 """A million hosts that may all be requested: whose turn it is, and what choosing costs.
 
-    python -m bench.ready_hosts cost [--hosts 1000000] [--pages 8] [--requests 200000]
+    python -m bench.ready_hosts cost [--hosts 1000000] [--pages 3]
     python -m bench.ready_hosts turns [--hosts 1000000] [--pages 1]
     python -m bench.ready_hosts shares [--hosts 1000000]
 
@@ -206,10 +206,10 @@ def run(plan: Plan, directory: Path) -> Taken:
     return taken
 
 
-def cost(hosts: int, pages: int, requests: int, directory: Path, options: tuple[str, ...]) -> None:
-    few, many = (
-        run(Plan(n, pages, warm_up=requests // 10, requests=requests, options=options), directory) for n in (FEW, hosts)
-    )
+def cost(hosts: int, pages: int, directory: Path, options: tuple[str, ...]) -> None:
+    all_of_few = FEW * (pages + 1)  # with robots.txt
+    plan = Plan(FEW, pages, warm_up=all_of_few // 10, requests=all_of_few * 4 // 5, options=options)
+    few, many = run(plan, directory), run(replace(plan, hosts=hosts), directory)
     print(f"a CPU-second serves {many.per_cpu_s / few.per_cpu_s:.1%} of the requests that {FEW:,} hosts have")
 
 
@@ -234,15 +234,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("cost", "turns", "shares"))
     parser.add_argument("--hosts", type=int, default=1_000_000)
-    parser.add_argument("--pages", type=int, help="of each host; 8, or 1 for `turns`")
-    parser.add_argument("--requests", type=int, default=200_000, help="of each crawl of `cost`")
+    parser.add_argument("--pages", type=int, help="of each host; 3, or 1 for `turns`")
     parser.add_argument("--seconds", type=float, default=60.0, help="of each crawl of `shares`")
     parser.add_argument("--directory", type=Path)
     parser.add_argument("-o", dest="options", action="append", default=[], help="an option of the crawler")
     chosen = parser.parse_args()
     options = tuple(chosen.options)
     if chosen.what == "cost":
-        cost(chosen.hosts, chosen.pages or 8, chosen.requests, chosen.directory, options)
+        cost(chosen.hosts, chosen.pages or 3, chosen.directory, options)
     elif chosen.what == "turns":
         turns(chosen.hosts, chosen.pages or 1, chosen.directory, options)
     else:
