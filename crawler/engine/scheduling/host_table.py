@@ -77,7 +77,7 @@ class Woken(NamedTuple):
 class HostTable:
     """Callbacks: `on_event` receives `host_state`, `clock_set` and `outage` events, `on_open` receives hosts that may
     be requested again, and `on_outage_over` receives the time at which the outage began (UTC). `is_crowded` tells
-    whether other hosts wait for a place: in memory, or among first contacts.
+    whether a host that never responded can wait for long, since many others have work.
     """
 
     def __init__(

@@ -56,6 +56,7 @@ class LeaseSelection:
         self._clock = clock
         self._robots = politeness.robots
         self._connections_per_host = politeness.connections_per_host
+        self._workers = options.workers
         self._useful_connections = min(USEFUL_CONNECTIONS, options.workers)
         self._hosts_in_rotation = 0  # with work, or not removed yet since their work ended
         self._lease_size = options.lease_size
@@ -65,6 +66,11 @@ class LeaseSelection:
         """Apply new options. The caller then schedules all hosts again."""
         self._robots = politeness.robots
         self._connections_per_host = politeness.connections_per_host
+
+    @property
+    def has_many_hosts(self) -> bool:
+        """Whether more hosts have work than there are workers."""
+        return self._hosts_in_rotation > self._workers
 
     # -- adding work
 

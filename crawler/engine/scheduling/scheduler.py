@@ -70,7 +70,7 @@ class Scheduler:
             overrides=options.overrides,
             on_open=self._schedule_hosts,
             on_outage_over=self._outage_over,
-            is_crowded=lambda: self.contacts.waiting > 0 or self.workbench.next_mono <= clock.mono(),
+            is_crowded=lambda: self.contacts.waiting > 0 or self._lease_selection.has_many_hosts,
         )
         self.url_limits = UrlLimits(options.scope)
         self._frontier = frontier

@@ -191,8 +191,8 @@ def test_every_host_has_its_first_contact_in_time() -> None:
     run(main())
 
 
-def test_a_silent_host_is_not_tried_again_at_once_while_others_wait() -> None:
-    """Alone it has three tries within seconds of each other, in case that it was about to start."""
+def test_a_silent_host_is_not_tried_again_at_once_beside_many_others() -> None:
+    """With few others it has three tries within seconds of each other, in case that it was about to start."""
 
     def tries(*hosts: str) -> Counter[str]:
         async def main() -> Counter[str]:
@@ -206,6 +206,8 @@ def test_a_silent_host_is_not_tried_again_at_once_while_others_wait() -> None:
     many = tries(*(f"silent{n}.test" for n in range(12)))
     assert len(many) == 12
     assert sorted(many.values())[:10] == [1] * 10  # the last two have the room to themselves
+    beside = tries("silent.test", *(f"live{n}.test" for n in range(ENGINE.workers + 2)))
+    assert beside["silent.test"] == 1
 
 
 def test_room_that_a_host_does_not_take_goes_to_the_next() -> None:
