@@ -215,7 +215,8 @@ class Scheduler:
                         self.requeued(counts)
                 wait_s = await self._lease_ready()
                 self._prefetch.start(group)
-                self.contacts.start(group)
+                if not self.paused:
+                    self.contacts.start(group)
                 if wait_s > 0:
                     self.contacts.fill()
                 self.workbench.start_if_due(group, paused=self.paused)

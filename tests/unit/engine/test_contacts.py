@@ -256,6 +256,29 @@ def test_neither_blocked_nor_paused_hosts_are_looked_up() -> None:
     run(main())
 
 
+def test_a_pause_begins_no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those under way end, those that waited for a place go on with the crawl."""
+    monkeypatch.setattr(prefetch, "LOOKUPS_AT_ONCE", 2)
+
+    async def main() -> None:
+        hosts = [f"dead{n}.test" for n in range(5)]
+        harness = Broad(*hosts)
+        await harness.open()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(harness.engine.run())
+            await elapse(1.0)
+            harness.crawl.hold(True)
+            await elapse(60.0)
+            assert len(harness.names.asked) == 2
+            harness.crawl.hold(False)
+            await elapse(60.0)
+            assert sorted(name for name, _ in harness.names.asked) == hosts
+            harness.engine.drain()
+        await harness.close()
+
+    run(main())
+
+
 def test_a_known_name_is_not_looked_up_again_until_its_answer_expires() -> None:
     """One lookup for each TTL, ahead of a lease as well."""
 
