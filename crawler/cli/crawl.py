@@ -27,16 +27,20 @@ from crawler.cli.output import not_written, say, write_data
 from crawler.core.enums import Exit, LeftReason, StoppedBy
 from crawler.core.formatting import count, counts, date_time, duration, local_time
 from crawler.core.outcomes import UrlCounts
+from crawler.core.scope import Overrides, option_text
+from crawler.core.url import parse_seed
 from crawler.settings.schema import plain_toml
 
 if TYPE_CHECKING:
     from crawler.app import Result
+    from crawler.engine.monitoring.bottleneck import Backlog
     from crawler.engine.monitoring.ending import Ending
     from crawler.frontier.base import Totals
     from crawler.settings.loading import Loaded
     from crawler.settings.settings import Settings
 
 _TEMPLATES_SHOWN: Final = 10  # of suspects
+_OVERRIDES_SHOWN: Final = 3  # of those with max_urls
 
 
 @click.command(name="crawl")
@@ -185,11 +189,7 @@ def _print_failures(failures: Mapping[str, int]) -> None:
 def _exit_code(result: "Result", settings: "Settings") -> int:
     """Print what is left and why; returns the exit code."""
     end = result.ending
-    limits = {"scope.max_urls": settings.scope.max_urls, "scope.max_urls_per_host": settings.scope.max_urls_per_host}
-    limit = " or ".join(f"{key} = {value}" for key, value in limits.items() if value is not None)
-    by_reason = [
-        str(replace(one, text=f"held back by {limit}") if one.reason is LeftReason.LIMIT else one) for one in end.left
-    ]
+    by_reason = [str(_with_limits(one, settings) if one.reason is LeftReason.LIMIT else one) for one in end.left]
     left = f"{count(end.urls.left, 'URL')} {'is' if end.urls.left == 1 else 'are'} left"
     if end.stopped_by is StoppedBy.WAITING and result.opens_at is not None:
         say(f"fetch.hours are closed until {local_time(result.opens_at)}; {left}, the same command continues with them")
@@ -228,6 +228,22 @@ def _exit_code(result: "Result", settings: "Settings") -> int:
     if result.seeds_refused and not end.left:  # all that there was to do is done, and no seed was served
         return end.exit_code or Exit.FINDINGS
     return end.exit_code
+
+
+def _with_limits(held: "Backlog", settings: "Settings") -> "Backlog":
+    """URLs that are held back by a limit, with the limits that may do so: those of their host if it is one."""
+    overrides, limits = Overrides(settings.host_overrides()), ["max_urls", "max_urls_per_host"]
+    by_override = [(one.hosts[0], one) for one in overrides.all if one.max_urls]
+    if held.hosts == 1 and held.example:
+        deciding = overrides.deciding(parse_seed(held.example)[1].host, "max_urls")
+        by_override = [deciding] if deciding is not None and deciding[1].max_urls else []
+        limits = limits if deciding is None else ["max_urls"]
+    of_scope = {name: getattr(settings.scope, name) for name in limits}
+    named = [f"scope.{name} = {value}" for name, value in of_scope.items() if value is not None]
+    named += [option_text(one, "max_urls") for one in by_override[:_OVERRIDES_SHOWN]]
+    if (more := len(by_override) - _OVERRIDES_SHOWN) > 0:
+        named.append(f"max_urls of {count(more, 'other override')}")
+    return replace(held, text=f"held back by {' or '.join(named)}") if named else held
 
 
 def _print_suspects(end: "Ending") -> None:

@@ -1,5 +1,6 @@
 """What `crawler crawl` prints at its end in a pipe."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +48,31 @@ def test_the_limit_that_holds_is_named_once_with_its_value(
         "crawler: 488 URLs of https://a.test held back by scope.max_urls = 9 or scope.max_urls_per_host = 5",
         "crawler: 2 URLs due later, after an error",
     ]
+
+
+def test_the_override_that_holds_is_named_with_its_place(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Of one host what decides for it, of several hosts all that may hold, the first few by name."""
+    file = tmp_path / "site.toml"
+    file.write_text(
+        "[scope]\nmax_urls_per_host = 7\n"
+        + "".join(f'[[override]]\nhosts = ["{name}.test"]\nmax_urls = {n}\n' for n, name in enumerate("abcde", 5))
+    )
+    config = ("-c", str(file))
+    of_a = 'site.toml:3 override "a.test" max_urls = 5'
+    assert printed(monkeypatch, capfd, *config, left=(LIMITED,)) == (
+        f"crawler: left: 488 URLs of https://a.test held back by {of_a}\n"
+    )
+    other = Backlog(*LIMIT, 488, 1, "https://www.a.test:8443")
+    line = printed(monkeypatch, capfd, *config, left=(other,))
+    assert line == "crawler: left: 488 URLs of https://www.a.test:8443 held back by scope.max_urls_per_host = 7\n"
+    both = Backlog(*LIMIT, 9, 2, "https://a.test")
+    assert printed(monkeypatch, capfd, *config, "--limit", "12", left=(both,)) == (
+        f"crawler: left: 9 URLs of 2 hosts held back by scope.max_urls = 12 or scope.max_urls_per_host = 7 or {of_a} "
+        'or site.toml:6 override "b.test" max_urls = 6 or site.toml:9 override "c.test" max_urls = 7 '
+        "or max_urls of 2 other overrides\n"
+    )
 
 
 def test_a_round_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
