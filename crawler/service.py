@@ -177,7 +177,8 @@ class Service:
         def explain() -> Mapping[str, Any]:
             reader = StoreReader(settings.frontier_path, is_live=True)
             try:
-                return Explainer(reader, settings.rules(self._mode), is_live=True, now=now).why(url).as_json()
+                rules, has_seed = settings.rules(self._mode), settings.engine_configuration(self._mode).has_seed
+                return Explainer(reader, rules, is_live=True, now=now, has_seed=has_seed).why(url).as_json()
             finally:
                 reader.close()
 

@@ -80,7 +80,8 @@ def check(config: Path | None, overrides: tuple[str, ...], no_environment: bool)
         overrides = (*unit.overrides, *overrides)
     loaded = load(config, overrides, environ, "run")
     found = None if unit is None else refusals(unit, loaded, config)
-    for warning in [*loaded.warnings, *(found.warnings if found else ())]:
+    refused = loaded.settings.engine_configuration("run").refused_seeds()
+    for warning in [*loaded.warnings, *refused, *(found.warnings if found else ())]:
         say(f"warning: {warning}")
     if unit is not None and found is not None and found.problems:
         print_message("\n".join(map(str, found.problems)))  # as a ConfigurationError is shown

@@ -156,13 +156,14 @@ def refuse_file_names(urls: Iterable[str], advice: str) -> None:
 @dataclass(frozen=True, slots=True)
 class FoundCrawl:
     """A crawl with its rules, None if unknown; `rules_from` says where they are from. `differs`: the running crawl has
-    other rules than the configuration.
+    other rules than the configuration. `has_seed`: whether a URL is a seed of the configuration, if that was read.
     """
 
     paths: CrawlPaths
     rules: Rules | None
     rules_from: str
     differs: bool = False
+    has_seed: Callable[[str], bool] = lambda url: False
 
 
 def crawl_options(function: Decorated) -> Decorated:
@@ -228,10 +229,10 @@ def find_crawl(
     if problems:
         warn(_warning(problems, config))
         return _by_run_file(paths)
-    rules = settings.rules()
+    rules, has_seed = settings.rules(), settings.engine_configuration("run").has_seed
     if paths.rules is not None and paths.pid() is not None:
-        return FoundCrawl(paths, paths.rules, "the running crawl", differs=rules != paths.rules)
-    return FoundCrawl(paths, rules, config.name)
+        return FoundCrawl(paths, paths.rules, "the running crawl", differs=rules != paths.rules, has_seed=has_seed)
+    return FoundCrawl(paths, rules, config.name, has_seed=has_seed)
 
 
 def _by_run_file(paths: CrawlPaths) -> FoundCrawl:

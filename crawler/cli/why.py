@@ -52,7 +52,7 @@ def command(
         reader = None
     try:
         explanation = Explainer(
-            reader, crawl.rules, is_live=is_live, now=now,
+            reader, crawl.rules, is_live=is_live, now=now, has_seed=crawl.has_seed,
             gap_s_of=lambda host: logged_gap_s(read_totals(crawl, hosts=(host,)).tally.hosts.get(host)),
         ).why(url)  # fmt: skip
     finally:

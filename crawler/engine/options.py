@@ -1,14 +1,18 @@
 """Options of the engine. Times in seconds, sizes in bytes."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
 import orjson
 
+from crawler.core.enums import Source
+from crawler.core.formatting import count
 from crawler.core.models import Origin
 from crawler.core.options import (
     PolitenessOptions,
@@ -19,8 +23,11 @@ from crawler.core.options import (
     TrapOptions,
 )
 from crawler.core.scope import SEED_MODES, Overrides, Scope, directory_of
-from crawler.core.url import parse_seed
+from crawler.core.url import UrlError, key_of, parse_seed
 from crawler.fetch.options import ClientOptions
+from crawler.obs.fetch_line import redact_text
+
+SEEDS_NAMED: Final = 10  # of those that the scope refuses, in messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +141,26 @@ class EngineConfiguration:
         """The texts of all seeds, those of files read anew. Raises OSError."""
         return chain(self.seeds, chain.from_iterable(file.read() for file in self.seed_files))
 
+    def has_seed(self, url: str) -> bool:
+        """Whether a URL is a seed, in any spelling; those of a file that cannot be read any more do not count."""
+        key = key_of(url)
+        with suppress(OSError):
+            return any(key_of(seed) == key for seed, _ in _parsed(self.all_seeds()))
+        return False
+
+    def refused_seeds(self) -> list[str]:
+        """Messages about the seeds that the scope refuses: the first, and the number of the others. Raises OSError."""
+        scope, named, number = self.judging_scope(), list[str](), 0
+        for url, origin in _parsed(self.all_seeds()):
+            denied = scope.judge(url, origin, depth=0, hop_path="", source=Source.SEED)
+            if denied is not None:
+                number += 1
+                if number <= SEEDS_NAMED:
+                    named.append(f"seed {redact_text(url)}: denied by {denied.rule}")
+        if number > SEEDS_NAMED:
+            named.append(f"{count(number - SEEDS_NAMED, 'other seed')}: denied by the scope")
+        return named
+
     @property
     def fingerprint(self) -> str:
         """A hash of the rules that stored URLs are judged by. Limits on numbers of URLs are not in it, nor where a rule
@@ -153,3 +180,9 @@ class EngineConfiguration:
         if of_seeds := sorted((one.directory, one.scope, str(one.max_depth)) for one in limiting):
             judging = (*judging, of_seeds)  # type: ignore[assignment]
         return sha256(orjson.dumps(judging)).hexdigest()[:32]
+
+
+def _parsed(texts: Iterable[str]) -> Iterator[tuple[str, Origin]]:
+    for text in texts:
+        with suppress(UrlError):  # a line that was changed after its file was checked
+            yield parse_seed(text)

@@ -28,7 +28,7 @@ from crawler.core.models import (
     Task,
 )
 from crawler.core.outcomes import RetryDecision, is_connection_error, response_of, retry_decision
-from crawler.core.url import key_of, parse_seed
+from crawler.core.url import parse_seed
 from crawler.engine.engine import SystemClock
 from crawler.engine.pages import robots
 from crawler.engine.pages.recent_urls import RecentKeys
@@ -125,7 +125,7 @@ class _Tracer:
             mode=options.sitemaps, frontier=None, recent_keys=recent_keys, trusts_dates_of=lambda host_id, url: False
         )
         task = Task(0, url, depth=1, hop_path="L", source=Source.LINK)
-        if any(key_of(parse_seed(text)[0]) == key_of(url) for text in options.all_seeds()):
+        if options.has_seed(url):
             task = Task(0, url)
         denied = self._policy.scope.judge(url, origin, depth=task.depth, hop_path=task.hop_path, source=task.source)
         block = self._hosts.blocklist.covers(origin.host)

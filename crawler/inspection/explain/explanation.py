@@ -88,6 +88,7 @@ class Case:
     visit: Row | None = None
     host: Row | None = None
     robots: Row | None = None
+    is_unseen_seed: bool = False  # of the configuration, and not stored
     denials: list[tuple[DenyReason | None, str]] = field(default_factory=list)
     backoff_until: float = 0.0
     backoff_reason: str = ""

@@ -1,7 +1,7 @@
 """Why a URL was fetched or not: the verdicts on it, in the order in which the crawl makes them.
 
 Scope and robots code are those of the crawl, applied to what the store has of the URL and its host. A URL that is not
-stored is judged as a link on a page in scope. No logs are read here.
+stored is judged as a seed if the configuration names it, else as a link on a page in scope. No logs are read here.
 Invariants: every explanation names what decided; only indexes are used, so the cost does not grow with the store.
 """
 
@@ -41,7 +41,8 @@ class Explainer:
     """Explains URLs from the store that `reader` reads, None if there is none.
 
     `rules` None: they are not known, so scope is not judged. `is_live`: the crawl runs. `now` is UTC epoch seconds.
-    `gap_s_of`: the mean seconds between two requests to a host in the log, 0 if unknown.
+    `gap_s_of`: the mean seconds between two requests to a host in the log, 0 if unknown. `has_seed`: whether a URL is a
+    seed of the configuration.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Explainer:
         is_live: bool,
         now: float,
         gap_s_of: Callable[[str], float] = lambda host: 0.0,
+        has_seed: Callable[[str], bool] = lambda url: False,
     ) -> None:
+        self._has_seed = has_seed
         self._gap_s_of = gap_s_of
         self._reader = reader
         self._rules = rules
@@ -70,6 +73,7 @@ class Explainer:
             explanation.add("url", "DENY", str(error), deny_reason=error.reason.value)
             return explanation
         case = self._look_up(url, origin)
+        case.is_unseen_seed = case.row is None and self._has_seed(case.url)
         explanation = Explanation(typed, case.url, known=case.row is not None)
         self._url_step(explanation, case, url)
         self._found_step(explanation, case)
@@ -130,9 +134,10 @@ class Explainer:
         if row is None or self._reader is None:
             if self._reader is not None:
                 detail = "" if case.host is not None else f"; no URL of {case.origin} is stored"
-                explanation.add(
-                    "found", "", f"never stored: no fetched page links to it, or the links were refused{detail}"
+                reason = (
+                    "it is a seed" if case.is_unseen_seed else "no fetched page links to it, or the links were refused"
                 )
+                explanation.add("found", "", f"never stored: {reason}{detail}")
             return
         if not row["source"]:  # a takedown's mark: what was known of the URL was erased
             explanation.add("found", "", "not known: that was erased when the URL was taken down")
@@ -161,18 +166,25 @@ class Explainer:
         scope = Scope.by(self._rules, self._reader.scope_hosts() if self._reader is not None else ())
         self._seed_step(explanation, case, scope)
         row = case.row
-        # What is not stored is judged as a link on the page of a seed.
-        depth, hop_path, source = (
-            (row["depth"], row["hop_path"], Source(row["source"])) if row and row["source"] else (1, "L", Source.LINK)
-        )
+        depth, hop_path, source = 1, "L", Source.LINK  # what is not stored is judged as a link on the page of a seed
+        if case.is_unseen_seed:
+            depth, hop_path, source = 0, "", Source.SEED
+        elif row and row["source"]:
+            depth, hop_path, source = row["depth"], row["hop_path"], Source(row["source"])
         denied = scope.judge(case.url, case.origin, depth=depth, hop_path=hop_path, source=source)
         if denied is None:
             explanation.add("scope", "ok", self._why_in_scope(case, scope, source))
             return
         text = denied.rule
-        if row is None and denied.reason is DenyReason.SCOPE_HOST and self._rules.scope.requisites:
+        if case.is_unseen_seed:
+            text += " (it refuses this seed)"
+        elif row is None and denied.reason is DenyReason.SCOPE_HOST and self._may_be_requisite(case, scope):
             text += " (as an image, style sheet or script of a page in scope it would be fetched)"
         self._deny(explanation, case, "scope", denied, text)
+
+    @staticmethod
+    def _may_be_requisite(case: Case, scope: Scope) -> bool:
+        return scope.judge(case.url, case.origin, depth=1, hop_path="E", source=Source.REQUISITE) is None
 
     @staticmethod
     def _seed_step(explanation: Explanation, case: Case, scope: Scope) -> None:
@@ -427,6 +439,8 @@ class Explainer:
 
     def _conclude_unseen(self, explanation: Explanation, case: Case) -> None:
         prefix = "never seen" if self._reader is not None else "no crawl has stored anything"
+        if case.is_unseen_seed:
+            prefix = "a seed of the configuration, not stored"
         if case.denials:
             reason, rule = case.denials[0]
             explanation.verdict, explanation.deny_reason = "would_deny", reason.value if reason else None
@@ -434,6 +448,10 @@ class Explainer:
             explanation.next_text = "nothing"
             return
         explanation.verdict = "would_fetch"
+        if case.is_unseen_seed:
+            explanation.headline = f"{prefix} yet; it is stored and fetched after the next start or reload"
+            explanation.next_text = "nothing, until the crawl is started or reloaded"
+            return
         explanation.headline = f"{prefix}; it would be fetched if a page in scope linked to it"
         if self._rules is None:
             explanation.headline = f"{prefix}; whether it is in scope is not known"

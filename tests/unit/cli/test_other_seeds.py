@@ -1,4 +1,4 @@
-"""A crawl with other seeds than the last one in its output directory."""
+"""A crawl with other seeds than the last one in its output directory, and with seeds that its rules refuse."""
 
 import asyncio
 from pathlib import Path
@@ -31,3 +31,28 @@ def test_queued_urls_out_of_scope_are_reported_at_the_start(tmp_path: Path, seed
     )
     assert (message in ran.stderr) is is_said
     assert ("the rules were changed: 2 queued URLs denied now, 0 denied URLs queued again\n" in ran.stderr) is is_said
+
+
+def test_seeds_that_the_rules_refuse_are_named_with_the_rule(tmp_path: Path) -> None:
+    """At the start, by `check` and by `why`; the first ten, the others counted."""
+    config = tmp_path / "site.toml"
+    config.write_text(
+        '[crawl]\nseeds = ["https://x.invalid/", "https://off.invalid/"]\nseed_files = ["seeds.txt"]\n'
+        '[identity]\nuser_agent = "mybot/1.0 (+https://example.org/bot)"\n[output]\ndirectory = "out"\n'
+        '[[override]]\nhosts = ["off.invalid"]\nenabled = false\n'
+        '[[override]]\nurls = ["x.invalid/no/**"]\nexclude = true\n'
+    )
+    (tmp_path / "seeds.txt").write_text("".join(f"https://x.invalid/no/{n}\n" for n in range(12)))
+    off = 'denied by site.toml:8  override "off.invalid" enabled = false'
+    no = 'denied by site.toml:11  override "x.invalid/no/**" exclude = true'
+    expected = [
+        f"seed https://off.invalid/: {off}",
+        *(f"seed https://x.invalid/no/{n}: {no}" for n in range(9)),
+        "3 other seeds: denied by the scope",
+    ]
+    ran = run("check", "-c", config)
+    assert (ran.code, ran.stderr.splitlines()) == (0, [f"crawler: warning: {line}" for line in expected])
+    ran = run("crawl", "-c", config, "--max-duration", "300ms")
+    assert ran.stderr.splitlines()[: len(expected)] == [f"crawler: {line}" for line in expected]
+    why = run("why", "x.invalid/no/3", "-c", config).stdout
+    assert "a seed of the configuration, not stored; it would not be fetched: out of scope: site.toml:11" in why

@@ -280,6 +280,44 @@ def test_overrides_of_the_host_are_named(store: Path) -> None:
         assert (view.state, view.why) == ("blocked", 'crawler.toml:9  override "e.org" enabled = false')
 
 
+@pytest.mark.parametrize(
+    ("overrides", "is_said"),
+    [
+        ((), True),
+        ((Override(("cdn.test",), enabled=False),), False),
+        ((Override(urls=("cdn.test/**",), requisites=False),), False),
+        ((Override(urls=("cdn.test/**",), exclude=True),), False),
+        ((Override(urls=("cdn.test/**",), include=False),), True),
+    ],
+)
+def test_what_is_out_of_scope_as_a_page_may_be_part_of_one(
+    store: Path, overrides: tuple[Override, ...], is_said: bool
+) -> None:
+    """Unless a rule refuses it as that too."""
+    explanation = explain(store, "https://cdn.test/a.css", replace(RULES, overrides=overrides))
+    verdict, text = step(explanation, "scope")
+    assert verdict == "DENY"
+    assert ("of a page in scope it would be fetched" in text) is is_said
+
+
+def test_a_seed_that_is_not_stored_is_judged_as_one(store: Path) -> None:
+    """A rule that refuses it is named; scope.hosts refuses no seed."""
+    off = Override(("new.test",), "crawler.toml:9", enabled=False)
+    with StoreReader(store, is_live=False) as reader:
+        refused, new = (
+            Explainer(reader, rules, is_live=True, now=NOW, has_seed=lambda url: url == "https://new.test/").why(
+                "new.test"
+            )
+            for rules in (replace(RULES, overrides=(off,)), RULES)
+        )
+    rule = 'crawler.toml:9  override "new.test" enabled = false'
+    assert refused.headline == f"a seed of the configuration, not stored; it would not be fetched: out of scope: {rule}"
+    assert step(refused, "scope") == ("DENY", f"{rule} (it refuses this seed)")
+    assert step(refused, "found")[1].startswith("never stored: it is a seed; no URL of ")
+    assert step(new, "scope") == ("ok", "a seed")
+    assert (new.verdict, new.next_text) == ("would_fetch", "nothing, until the crawl is started or reloaded")
+
+
 def test_the_steps_show_their_evidence(store: Path) -> None:
     """File and line of the scope rule, line of robots.txt, place in the archive, the way from the seed."""
     explanation = explain(store, f"{SEED}private/open/y")
