@@ -27,6 +27,7 @@ from crawler.cli.output import print_message, say, write_lines
 from crawler.core.enums import Exit, UrlState
 from crawler.core.formatting import count, printable, share, size
 from crawler.core.scope import Scope
+from crawler.core.url import UrlError, parse_seed
 from crawler.engine import operations
 from crawler.frontier.base import Frontier, Recovered
 from crawler.frontier.sqlite.snapshots import HOST_FIELDS, URL_FIELDS, StoreBackup
@@ -78,11 +79,11 @@ def add(
     def add_up(part: Sequence[tuple[str, str]], result: dict[str, Any]) -> None:
         for name in ("added", "known"):
             totals[name] += result[name]
-        places = {text: place for place, text in part}
+        places = _places(part) if result["refused"] and totals["refused"] < _REFUSED_SHOWN else {}
         for one in result["refused"]:
             totals["refused"] += 1
             if totals["refused"] <= _REFUSED_SHOWN:
-                place = places.get(one["url"], "")
+                place = next(places.get(one["url"], iter(())), "")
                 say(f"not added: {one['url']}: {one['reason']}: {one['rule']}{place and f' ({place})'}")
         if shows and totals.total() > len(part):  # not the first
             sys.stderr.write(f"\r{count(totals.total(), 'URL')} read")
@@ -260,6 +261,18 @@ def _lines(name: str, file: Iterable[str]) -> Iterator[tuple[str, str]]:
         text = line.strip()
         if text and not text.startswith("#"):
             yield f"{name}:{number}", text
+
+
+def _places(part: Iterable[tuple[str, str]]) -> dict[str, Iterator[str]]:
+    """The places of each URL in their order; of what is no URL, by its text."""
+    found: dict[str, list[str]] = {}
+    for place, text in part:
+        try:
+            name = parse_seed(text)[0]
+        except UrlError:
+            name = text
+        found.setdefault(name, []).append(place)
+    return {name: iter(places) for name, places in found.items()}
 
 
 def _in_slices(urls: Iterator[tuple[str, str]], size: int) -> Iterator[list[tuple[str, str]]]:

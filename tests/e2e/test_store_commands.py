@@ -227,6 +227,19 @@ def test_of_many_refused_lines_the_first_are_named(crawl: Crawl, tmp_path: Path)
     assert lines[-1].endswith("not added: 1,190 other URLs")
 
 
+def test_each_of_several_equal_refused_lines_is_named(crawl: Crawl, tmp_path: Path) -> None:
+    """Also where the URL is written without its scheme."""
+    file = tmp_path / "twice.txt"
+    file.write_text("mailto:x\na.test:22/\nmailto:x\na.test/off\n https://a.test/off\n")
+    ran = run("add", "--from", file, "-c", crawl.config, "--output", crawl.output, "-o", 'scope.exclude=["/off"]')
+    assert ran.stdout == "0 added, 0 known already, 5 refused\n"
+    named = sorted([line.split(": ")[2], line.rpartition(":")[2]] for line in ran.stderr.splitlines())
+    assert named == [
+        ["a.test:22/", "2)"], ["https://a.test/off", "4)"], ["https://a.test/off", "5)"], ["mailto:x", "1)"],
+        ["mailto:x", "3)"],
+    ]  # fmt: skip
+
+
 def test_urls_are_added_from_arguments_files_and_standard_input(crawl: Crawl, tmp_path: Path) -> None:
     """To a crawl that does not run; what is no URL is told and the others are added."""
     file = tmp_path / "more.txt"
