@@ -398,6 +398,7 @@ class HostReadiness:
     failures: int = 0
     reason: str | None = None
     has_responded: bool = False
+    queued: int = 0  # its queued URLs; with another number in the store "limit" and "traps" do not hold
 
 
 UNTIL_EVENT: Final = 9e99  # a time that never comes
@@ -415,7 +416,7 @@ class KeyRow:
     backoff: "Backoff | None"
     response_s: float  # of its last response, if the adaptive delay is longer than the delay; else 0
     hosts: tuple[HostRow, ...]
-    has_more: bool  # other hosts of it have work
+    more_at: float | None  # when another of its hosts has work (schedule time); None: none has any
 
 
 @dataclass(frozen=True, slots=True)

@@ -288,6 +288,7 @@ class Engine:
         self.rounds.load(recovered.last_round)
         self.counters.life = recovered.counters
         await self.frontier.judge_by(self.options.fingerprint)
+        self.reevaluation.load(await self.frontier.sweep())
         refused, looked_up = await self._store_seeds(on_seeds)
         await self._unpark(self.options)
         await self.scheduler.start()
@@ -406,14 +407,12 @@ class Engine:
         Raises OSError, LocalProtocolError and FrontierFull: the former options then stay.
         """
         generation = self.client.prepare(options.client)
-        receipt = None
         try:
             if seeds := self.new_seeds(options):
-                receipt = await self.frontier.add(seeds, now=self.clock.now())
+                self.scheduler.discoveries_stored(await self.frontier.add(seeds, now=self.clock.now()))
             await self.revisits.prepare(options.recrawl, options.overrides)
-            has_other_rules = await self.frontier.judge_by(options.fingerprint)
             suspects = await self.frontier.suspects(limit=len(self.host_table.hosts))
-            await self._unpark(options)
+            sweep = await self.frontier.judge_by(options.fingerprint)
         except FrontierFull:
             if generation is not None:
                 await generation.close()
@@ -429,11 +428,11 @@ class Engine:
         self.url_list_policy.mode = options.sitemaps
         self.scheduler.reconfigure(options, [one.host_id for one in suspects])
         self.schedule.reconfigure(options.schedule)
-        if receipt is not None:
-            self.scheduler.discoveries_stored(receipt)
-        if has_other_rules:
-            self.reevaluation.rules_changed()
+        if sweep is not None:
+            self.reevaluation.rules_changed(sweep)
         self.options = options
+        with suppress(FrontierFull):  # then the next start or reload does it
+            await self._unpark(options)
 
     async def _unpark(self, options: EngineConfiguration) -> None:
         """Make hosts ready that other options held back, in this run or the last one. Raises FrontierFull."""

@@ -24,7 +24,7 @@ from crawler.core.scope import Scope
 from crawler.engine.pages.url_policy import UrlPolicy
 from crawler.engine.scheduling.host import Host
 from crawler.engine.scheduling.scheduler import Scheduler
-from crawler.frontier.base import Frontier, FrontierFull, Receipt, UrlRow
+from crawler.frontier.base import Frontier, FrontierFull, Receipt, Sweep, UrlRow
 from crawler.obs.events import Event
 
 SLICE: Final = 500  # hosts, or URLs, of one step
@@ -70,16 +70,20 @@ class Reevaluation:
         self._pending: dict[int, None] = {}  # marked hosts that can be re-evaluated
         self._marked_after: int | None = 0  # those that the last run marked are read from here on; None: all were
         self._new_robots: set[int] = set()
-        self._is_sweeping = True  # perhaps: the store knows
+        self._generation: int | None = None  # of the sweep by the rules in force; None: there is none
         self._totals = _ReevaluatedTotals()
         self._wake = asyncio.Event()
         self._is_running = False
         self._robots_mono = 0.0  # time of the last search for expired robots.txt files
 
-    def rules_changed(self) -> None:
-        """Begin the sweep that the store has noted, because the rules for all hosts changed."""
+    def load(self, sweep: Sweep | None) -> None:
+        """Go on with the sweep that the store has, if any."""
+        self._generation = None if sweep is None else sweep.generation
+
+    def rules_changed(self, sweep: Sweep) -> None:
+        """Begin this sweep, because the rules for all hosts changed: from now on others are in force."""
         self._totals = _ReevaluatedTotals()
-        self._is_sweeping = True
+        self._generation = sweep.generation
         self._wake.set()
 
     def robots_stored(self, receipt: Receipt) -> None:
@@ -95,7 +99,8 @@ class Reevaluation:
     @property
     def is_idle(self) -> bool:
         """Whether there is no host that can be re-evaluated now."""
-        return not (self._is_running or self._pending or self._is_sweeping or self._marked_after is not None)
+        is_done = self._generation is None and self._marked_after is None
+        return is_done and not (self._is_running or self._pending)
 
     async def run(self) -> None:
         """Re-evaluate until cancelled."""
@@ -124,8 +129,8 @@ class Reevaluation:
             return
         if self._marked_after is not None:
             marked = await self._frontier.marked_hosts(after=self._marked_after, limit=SLICE)
-            self._marked_after = marked[-1] if marked else None
             rows = await self._frontier.host_rows_of(marked)
+            self._marked_after = marked[-1] if marked else None
             self._add(host.id for host in map(self._scheduler.host_table.outline, rows) if not host.is_held)
             return
         await self._sweep()
@@ -137,35 +142,31 @@ class Reevaluation:
             return
         self._robots_mono = mono
         for host in self._scheduler.host_table.denied:
-            if host.robots_due(now) and not host.has_work:
+            if host.robots_due(now) and not host.has_work and not host.is_leaving:
                 self._scheduler.request_robots(host)
 
     # -- all hosts
 
     async def _sweep(self) -> None:
         """Judge the URLs of the next hosts, and re-evaluate those of which one changes."""
-        self._is_sweeping = False  # unless it begins anew meanwhile
+        generation = self._generation
         sweep = await self._frontier.sweep()
-        if sweep is None:
+        if sweep is None or sweep.generation != generation:  # other rules will be in force in a moment
+            self._generation = None if self._generation == generation else self._generation
             return
-        try:
-            rows = await self._frontier.host_rows(after=sweep.after, limit=SLICE)
-            changing, held = await self._changing(rows)
-            for host_id in changing:
-                await self._reevaluate(host_id)
-            sweep = replace(sweep, after=min(rows[-1].id, sweep.last) if rows else sweep.last)
-            await self._frontier.swept(sweep, marked=held)
-        except FrontierFull:
-            self._is_sweeping = True
-            raise
-        self._totals.hosts += len(rows)
+        rows = await self._frontier.host_rows(after=sweep.after, limit=SLICE)
+        changing, held = await self._changing(rows)
+        for host_id in changing:
+            await self._reevaluate(host_id)
+        sweep = replace(sweep, after=min(rows[-1].id, sweep.last) if rows else sweep.last)
+        await self._frontier.swept(sweep, marked=held)
         hosts = self._scheduler.host_table.hosts
-        self._add(
-            host_id for host_id in held if host_id in hosts and not hosts[host_id].is_held
-        )  # it was read meanwhile
-        if sweep.after < sweep.last:
-            self._is_sweeping = True
-        elif not self._is_sweeping:
+        self._add(host_id for host_id in held if host_id in hosts and not hosts[host_id].is_held)  # read meanwhile
+        if self._generation != generation:
+            return
+        self._totals.hosts += len(rows)
+        if sweep.after >= sweep.last:
+            self._generation = None
             self._on_event(Event.REEVALUATION_OVER, asdict(self._totals))
 
     async def _changing(self, rows: Sequence[HostRow]) -> tuple[list[int], list[int]]:

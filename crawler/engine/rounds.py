@@ -38,6 +38,7 @@ SEEDS_AT_ONCE: Final = 1_000  # of a transaction
 CHECK_S: Final = 60.0  # how soon it is noticed that the machine's clock or time zone was set
 CLOCK_BACK_S: Final = 60.0  # a time by which the clock was set back is not visited again
 _DISK_FULL_PAUSE_S: Final = 5.0
+_CROWDED_PAUSE_S: Final = 1.0
 _STORED: Final = "schedule"
 _ENDS: Final = (UrlState.DONE, UrlState.GAVE_UP)
 _COUNTED_AS: Final = {
@@ -117,6 +118,9 @@ class Rounds:
             self._begun.clear()
             if not self.is_queueing:
                 await self._begun.wait()
+            if self._scheduler.workbench.is_over_bound:  # hosts beyond a limit on URLs enter all the same
+                await asyncio.sleep(_CROWDED_PAUSE_S)
+                continue
             try:
                 await to_the_end(self._queue_slice())
             except FrontierFull:

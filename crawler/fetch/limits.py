@@ -6,6 +6,7 @@ crawler's own sockets, so that idle connections never prevent storing what was f
 
 import asyncio
 import resource
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -159,6 +160,9 @@ _CHECK_S: Final = 0.01  # `give` is called from any thread and cannot wake a rea
 _MAX_STALLED_CHECKS: Final = 25  # so many checks without a byte given back let one response exceed the limit: 250 ms
 
 
+_MOST_CHANGES: Final = 1_024  # that are not added up yet
+
+
 class ByteBudget:
     """Counts the bytes of bodies in memory. The limit is soft: the read that exceeds it is still kept."""
 
@@ -166,6 +170,7 @@ class ByteBudget:
         self.limit = limit
         self._held = 0
         self._changes: deque[int] = deque()  # appending is atomic; adding to an attribute from two threads is not
+        self._adding = threading.Lock()
         self._waiting: deque[Callable[[bool], None]] = deque()
         self._is_finishing = False  # one response may exceed the limit, and is read to its end
         self._timer: asyncio.TimerHandle | None = None
@@ -173,16 +178,21 @@ class ByteBudget:
 
     def take(self, n: int) -> None:
         self._changes.append(n)
+        if len(self._changes) > _MOST_CHANGES:
+            self._add_changes()
 
     def give(self, n: int) -> None:
-        self._changes.append(-n)
+        self.take(-n)
+
+    def _add_changes(self) -> None:
+        with self._adding:
+            while self._changes:
+                self._held += self._changes.popleft()
 
     @property
     def held(self) -> int:
-        """Bytes in memory now. Call it from the event loop's thread only."""
-        changes = self._changes
-        while changes:
-            self._held += changes.popleft()
+        """Bytes in memory now."""
+        self._add_changes()
         return self._held
 
     def is_spent(self) -> bool:

@@ -184,14 +184,14 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Entered:
-    """What enters memory. A key of `keys` was not active. `more`: id of an active key → its hosts, and whether even
-    more of them have work. `hosts` are those of `Wanted.host_ids`.
+    """What enters memory. A key of `keys` was not active. `more`: id of an active key → its hosts, and when another one
+    has work, as `KeyRow.more_at`. `hosts` are those of `Wanted.host_ids`.
     """
 
     keys: Sequence[KeyRow]
-    more: Mapping[int, tuple[Sequence[HostRow], bool]]
+    more: Mapping[int, tuple[Sequence[HostRow], float | None]]
     hosts: Sequence[HostRow]
-    next_at: float | None  # when the next key that did not enter has work (schedule time); None: none has any
+    next_at: float | None  # when the next key that is not active has work (schedule time); None: none has any
 
 
 class VisitedPage(NamedTuple):
@@ -495,9 +495,9 @@ class Frontier(RowQueries, Protocol):
     async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
         """Deny those URLs of a host, by id, that are still queued. Returns their number."""
 
-    async def judge_by(self, rules: str) -> bool:
+    async def judge_by(self, rules: str) -> Sweep | None:
         """Store the fingerprint of the rules by which URLs are judged from now on. If it changed and there are hosts, a
-        sweep over all of them begins. Returns whether it does.
+        sweep over all of them begins, and is returned.
         """
 
     async def sweep(self) -> Sweep | None:

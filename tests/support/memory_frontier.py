@@ -323,7 +323,9 @@ class MemoryFrontier:
     def _put_readiness(self, hosts: Sequence[HostReadiness]) -> None:
         for one in hosts:
             host = self._hosts_by_id[one.host_id]
-            host.ready_at, host.parked, host.failures = one.ready_at, one.parked, one.failures
+            is_outdated = one.parked in ("limit", "traps") and host.counts.queued != one.queued
+            host.ready_at, host.parked = (0.0, None) if is_outdated else (one.ready_at, one.parked)
+            host.failures = one.failures
             host.reason, host.has_responded = one.reason, one.has_responded
 
     async def exchange(self, leaving: Leaving, wanted: Wanted) -> Entered:
@@ -384,13 +386,14 @@ class MemoryFrontier:
             0.0 if slow is None else slow.response_s, *self._hosts_of(key_id, (), limit),
         )  # fmt: skip
 
-    def _hosts_of(self, key_id: int, known: Collection[int], limit: int) -> tuple[tuple[HostRow, ...], bool]:
+    def _hosts_of(self, key_id: int, known: Collection[int], limit: int) -> tuple[tuple[HostRow, ...], float | None]:
         ready = (
             (id_, host) for id_, host in self._hosts_by_id.items() if host.has_work and host.ready_at < UNTIL_EVENT
         )
         found = [host for id_, host in ready if self._key_id(id_) == key_id and id_ not in known]
         found.sort(key=lambda host: (host.ready_at, host.row.id))
-        return tuple(host.as_row() for host in found[:limit]), len(found) > limit
+        more_at = found[limit].ready_at if len(found) > limit else None
+        return tuple(host.as_row() for host in found[:limit]), more_at
 
     async def unpark(self, parked: str, *, at: float, host_ids: Collection[int] | None = None) -> int:
         self._commit()
@@ -688,13 +691,13 @@ class MemoryFrontier:
             url.last_error = verdict.reason.value
         return len(refused)
 
-    async def judge_by(self, rules: str) -> bool:
+    async def judge_by(self, rules: str) -> Sweep | None:
         before, self._rules = self._rules, rules
         if before == rules or not self._hosts_by_id:
-            return False
+            return None
         generation = 1 if self._sweep is None else self._sweep.generation + 1
         self._sweep = Sweep(generation, 0, max(self._hosts_by_id))
-        return True
+        return self._sweep
 
     async def sweep(self) -> Sweep | None:
         return self._sweep

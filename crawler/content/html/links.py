@@ -87,8 +87,8 @@ class KnownLinks:
     """A cache of resolved references, by the folder of their page. Pages of one folder share most of their links, and
     resolving them again would cost more than everything else that is done with them.
 
-    `stored`: the URLs that need not be found again; it may grow, and be emptied. It has at most `limit` references; the
-    least recently used folders are dropped first. Not for use by several threads.
+    `stored`: the URLs that need not be found again; it may grow, and be emptied. It has at most `limit` references, a
+    folder counting as one more; the least recently used folders are dropped first. Not for use by several threads.
     """
 
     def __init__(self, stored: Container[str] = (), *, limit: int = MAX_KNOWN) -> None:
@@ -105,6 +105,7 @@ class KnownLinks:
         known = self._folders.get(folder)
         if known is None:
             known = self._folders[folder] = KnownFolder()
+            self.added(1)
         else:
             self._folders.move_to_end(folder)
         return known
@@ -114,7 +115,7 @@ class KnownLinks:
         self._count += count
         while self._count > self._limit:
             _, forgotten = self._folders.popitem(last=False)
-            self._count -= len(forgotten.links) + len(forgotten.stored)
+            self._count -= 1 + len(forgotten.links) + len(forgotten.stored)
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,7 @@ class TrapWatch:
         traps = self._hosts.get(host.id)
         if traps is not None and traps.is_loaded:
             self._hosts.move_to_end(host.id)
+            self._update_has_suspects(host, traps)
             return
         if self._options.detect == "off" and not host.has_suspects:
             return

@@ -4,6 +4,7 @@ Plain mutable records. The times at which hosts may be requested are here only; 
 the frontier.
 """
 
+import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
@@ -68,6 +69,10 @@ class Host:
             return False
         return bool(self.buffer) or self.queued > len(self.leased) or (self.has_suspects and not self.leased)
 
+    def is_soon(self, mono: float) -> bool:
+        """Whether it has work that may be requested by `mono`, as far as its own back-off and robots.txt allow it."""
+        return self.has_work and not self.is_held and self.politeness.open_mono <= mono
+
     def robots_due(self, now_at: float) -> bool:
         """Whether robots.txt must be requested before a page may be leased."""
         return self.robots is None or self.robots.expires_at <= now_at
@@ -118,7 +123,7 @@ class PolitenessKey:
     id: int = 0  # in the store
     crawl_delay_s: float | None = None  # the longest of its hosts
     members: set[int] = field(default_factory=set)  # ids of its hosts in memory
-    has_more: bool = False  # other hosts of it may have work
+    more_mono: float = math.inf  # when a host of it that is not in memory may have work
     is_entering: bool = False  # its state is being read from the store; until then it gets no request
     is_leaving: bool = False  # its state is being stored; then it is no longer in memory
     politeness: PolitenessState = OPEN

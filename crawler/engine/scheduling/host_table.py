@@ -7,6 +7,7 @@ shorter, and none longer.
 A result may delay a key, make a host back off, or be a sign of an outage. Nothing here waits or does I/O.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -161,12 +162,13 @@ class HostTable:
         self.keys_by_id[row.id] = key
         if not key.members:
             self.without_hosts[key] = None
-        key.id, key.crawl_delay_s, key.has_more, key.is_entering = row.id, row.crawl_delay_s, row.has_more, False
+        key.id, key.crawl_delay_s, key.is_entering = row.id, row.crawl_delay_s, False
+        key.more_mono = math.inf if row.more_at is None else self.mono_of(row.more_at)
         self._set_delay(key)
         politeness = self._politeness_of(row.name)
         if politeness.adaptive and row.response_s:
             key.adaptive_s = key.adaptive_stored_s = host_delay(politeness, None, row.response_s)
-        key.last_end_mono = None if row.requested_at is None else self.mono_of(row.requested_at)
+        key.last_end_mono = self.mono_of(row.requested_at) if row.requested_at else None
         if self._unclean_mono is not None and not _is_certain(key, self._unclean_mono):
             key.last_end_mono = max(key.last_end_mono or self._unclean_mono, self._unclean_mono)
         key.politeness = OPEN
@@ -238,6 +240,7 @@ class HostTable:
         if not host.key.members:
             self.without_hosts[host.key] = None
         self.denied.discard(host)
+        self._states_before_failures.pop(host, None)
         if host.ever_responded:
             self._hosts_responded -= 1
         self._changed_hosts.pop(host.id, None)
@@ -254,8 +257,10 @@ class HostTable:
         self.keys[key.name] = key
 
     def is_suspected(self, host: Host) -> bool:
-        """Whether its failures may be those of our own network: then the end of an outage undoes its back-off."""
-        return host in self._states_before_failures
+        """Whether its failures may be those of our own network: then the end of an outage undoes its back-off. One that
+        never responded is no sign of it.
+        """
+        return host.ever_responded and host in self._states_before_failures
 
     def readiness(self, host: Host, *, leaves: bool) -> HostReadiness:
         """The state of a host, for the store. If it does not leave memory, it is not parked: after a restart it is
@@ -278,7 +283,8 @@ class HostTable:
             ready_at = self.schedule_at(max(host.politeness.open_mono, mono + host.robots.expires_at - now))
         elif not host.queued and not host.has_suspects:
             parked, ready_at = "traps", UNTIL_EVENT
-        return HostReadiness(host.id, ready_at, parked, host.politeness.failures, reason, host.ever_responded)
+        failures = host.politeness.failures
+        return HostReadiness(host.id, ready_at, parked, failures, reason, host.ever_responded, host.queued)
 
     def known_key(self, origin: Origin) -> PolitenessKey | None:
         """The politeness key of an origin, if it is in memory and stays there."""

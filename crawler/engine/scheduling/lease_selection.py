@@ -21,7 +21,8 @@ from crawler.engine.scheduling.prefetch import Contacts, Prefetch
 from crawler.engine.scheduling.ready_queue import ANY_WIDTH, NEVER, ReadyQueue
 from crawler.engine.scheduling.restrictions import CrawlRateLimiter
 
-FEW_HOSTS: Final = 8  # of a key: below, others of its hosts that have work are read from the store
+HORIZON_S: Final = 30.0  # what may be requested within this time is in memory before what may not
+FEW_HOSTS: Final = 8  # of a key that may be requested within HORIZON_S: below, others are read from the store
 USEFUL_CONNECTIONS: Final = 64  # requests in flight that keep two cores busy, without a delay
 
 
@@ -87,8 +88,8 @@ class LeaseSelection:
             self._ready_queue.schedule(key, max(open_mono, self._clock.mono()))
 
     def schedule_key(self, key: PolitenessKey) -> None:
-        """Schedule a key with work or auxiliary requests, after its state was read."""
-        if key.hosts or key.auxiliary:
+        """Schedule a key that may have work or auxiliary requests, after its state was read or stored."""
+        if key.hosts or key.auxiliary or key.more_mono < NEVER:
             self._ready_queue.schedule(key, max(key.politeness.open_mono, self._clock.mono()))
 
     def remove(self, host: Host) -> None:
@@ -125,8 +126,12 @@ class LeaseSelection:
     # -- choosing
 
     def next_lease(self, key: PolitenessKey) -> Lease | None:
-        """Return the key's next lease, or None. In both cases schedule the key for the lease after it."""
+        """Return the key's next lease, or None. In both cases schedule the key for the lease after it. None as well for
+        a key whose state is being stored or read.
+        """
         mono = self._clock.mono()
+        if key.is_leaving or key.is_entering:
+            return None
         opens = key.politeness.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH)
         if opens is not None:
             self._ready_queue.schedule(key, opens)
@@ -151,12 +156,21 @@ class LeaseSelection:
                 lease = self._auxiliary_lease(key, mono)
                 if lease is not None:
                     break
-        if key.has_more and len(key.hosts) < FEW_HOSTS:
-            self._on_short(key)
+        if key.more_mono < NEVER:
+            next_check = min(next_check, self._read_more(key, mono))
         if lease is None:
             self._ready_queue.release_address(key)
         self._ready_queue.schedule(key, mono if lease is not None and key.delay_s == 0 else next_check)
         return lease
+
+    def _read_more(self, key: PolitenessKey, mono: float) -> float:
+        """Have other hosts of a key read if few of those in memory may be requested soon. Returns when to check it."""
+        if sum(host.is_soon(mono + HORIZON_S) for host in key.hosts) >= FEW_HOSTS:
+            return NEVER
+        if key.more_mono > mono + HORIZON_S:
+            return key.more_mono - HORIZON_S
+        self._on_short(key)
+        return NEVER
 
     def _auxiliary_lease(self, key: PolitenessKey, mono: float) -> Lease | None:
         if key.auxiliary_open_mono > mono:

@@ -231,9 +231,10 @@ class Contacts:
         self._look_up = look_up
         self.at_once = at_once
         self._schedule = schedule
-        self._wanted: deque[tuple[Host, Origin, PolitenessKey, float]] = deque()  # hosts that responded go first
+        self._keys: dict[Host, dict[PolitenessKey, float]] = {}  # that wait for what a host waits for, and since when
+        self._wanted: deque[tuple[Host, Origin]] = deque()  # hosts that responded go first
         self._lookups: dict[Host, asyncio.Task[None]] = {}
-        self._waiting: dict[Host, tuple[PolitenessKey, float]] = {}  # for room, in order of arrival
+        self._waiting: dict[Host, None] = {}  # for room, in order of arrival
         self._leases: set[int] = set()  # ids of those for the workers of first contacts
 
     @property
@@ -262,8 +263,8 @@ class Contacts:
     def start(self, group: asyncio.TaskGroup) -> None:
         """Start the lookups that are wanted, within LOOKUPS_AT_ONCE."""
         while self.has_unstarted:
-            host, origin, key, since_mono = self._wanted.popleft()
-            self._lookups[host] = group.create_task(self._resolve(host, origin, key, since_mono))
+            host, origin = self._wanted.popleft()
+            self._lookups[host] = group.create_task(self._resolve(host, origin))
 
     def stop(self) -> None:
         """End the lookups."""
@@ -271,12 +272,16 @@ class Contacts:
         for lookup in self._lookups.values():
             lookup.cancel()
 
-    async def _resolve(self, host: Host, origin: Origin, key: PolitenessKey, since_mono: float) -> None:
+    async def _resolve(self, host: Host, origin: Origin) -> None:
         if not (host.is_blocked or host.is_disabled):
             host.has_address = await self._look_up(origin)
         del self._lookups[host]
+        self._end_wait(host)
+
+    def _end_wait(self, host: Host) -> None:
         host.is_waiting = False
-        self._schedule(key, since_mono)
+        for key, since_mono in self._keys.pop(host, {}).items():
+            self._schedule(key, since_mono)
 
     # -- leases
 
@@ -284,23 +289,27 @@ class Contacts:
         """Whether a lease of the host may be issued now. If not, its key is scheduled as soon as it may."""
         if host.has_address is None and self._needs_lookup(origin):
             if not host.is_waiting:
-                host.is_waiting = True
                 want = self._wanted.appendleft if host.ever_responded else self._wanted.append
-                want((host, origin, key, mono))
-            return False
+                want((host, origin))
+            return self._wait(host, key, mono)
         if host.ever_responded or host.has_address is False or len(self._leases) < self.at_once:
             return True
         if not host.is_waiting:
-            host.is_waiting = True
-            self._waiting[host] = key, mono
+            self._waiting[host] = None
+        return self._wait(host, key, mono)
+
+    def _wait(self, host: Host, key: PolitenessKey, mono: float) -> bool:
+        host.is_waiting = True
+        self._keys.setdefault(host, {}).setdefault(key, mono)
         return False
 
     def issued(self, lease: Lease, host: Host) -> None:
         """Note a lease that was issued."""
         if not (host.ever_responded or host.has_address is False or host.is_disabled):
             self._leases.add(lease.id)
-            if self._waiting.pop(host, None) is not None:
-                host.is_waiting = False
+            if host in self._waiting:
+                del self._waiting[host]
+                self._end_wait(host)
         host.has_address = None
 
     def is_first(self, lease: Lease) -> bool:
@@ -319,6 +328,5 @@ class Contacts:
 
     def _let_in(self, number: int) -> None:
         for host in list(itertools.islice(self._waiting, max(0, min(number, self.at_once - len(self._leases))))):
-            key, since_mono = self._waiting.pop(host)
-            host.is_waiting = False
-            self._schedule(key, since_mono)
+            del self._waiting[host]
+            self._end_wait(host)

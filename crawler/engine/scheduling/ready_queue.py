@@ -34,6 +34,7 @@ class ReadyQueue:
         self._clock = clock
         self._wake = wake
         self._heap: list[tuple[float, int, PolitenessKey | AddressQueue]] = []
+        self._removed = 0  # entries of keys that left memory, at most
         self._sequence = itertools.count()
         self._wait_queues: dict[str, AddressQueue] = {}  # by address
         self._lease_addresses: dict[int, str] = {}  # by lease id; empty if addresses have a delay
@@ -122,7 +123,13 @@ class ReadyQueue:
 
     def remove(self, key: PolitenessKey) -> None:
         """Remove a key: it leaves memory."""
+        self._removed += key.scheduled_mono is not None
         key.scheduled_mono = None
+        key.auxiliary_open_mono = 0.0
+        if self._removed > len(self._heap) // 2:  # else their entries stay until their times have come
+            self._heap = [entry for entry in self._heap if entry[2].scheduled_mono == entry[0]]
+            heapq.heapify(self._heap)
+            self._removed = 0
         self.release_address(key)
         for queue in list(key.wait_queues):
             queue.remove(key)
@@ -138,13 +145,15 @@ class ReadyQueue:
 
     def book(self, key: PolitenessKey, most: int) -> float:
         """When a key that waits for an address behind too many others is to come back (monotonic). Each has another
-        time, as far as they can be told apart within MOST_BOOKED_S.
+        time, the last after MOST_BOOKED_S; then they begin anew.
         """
         mono, interval_s, opens_mono = self._clock.mono(), self.address_limiter.interval_s, 0.0
         for queue in key.wait_queues:
             first_mono = mono + self._seats(most) * interval_s
             queue.booked_until_mono = max(queue.booked_until_mono, first_mono) + interval_s
-            opens_mono = max(opens_mono, min(queue.booked_until_mono, mono + MOST_BOOKED_S))
+            if queue.booked_until_mono > mono + MOST_BOOKED_S:
+                queue.booked_until_mono = first_mono
+            opens_mono = max(opens_mono, queue.booked_until_mono)
         return opens_mono
 
     def _seats(self, most: int) -> int:

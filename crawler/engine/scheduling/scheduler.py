@@ -498,8 +498,8 @@ class Scheduler:
             return max(0.0, self._ready_queue.first_mono - mono)
         for key in self.host_table.keys.values():
             opens = [key.auxiliary_open_mono] if key.auxiliary else []
-            if key.has_more:  # of hosts that are not in memory
-                opens.append(mono)
+            if key.more_mono < NEVER:  # of hosts that are not in memory
+                opens.append(max(mono, key.more_mono))
             for host in key.hosts:
                 if host.has_work:
                     held_s = host.robots.expires_at - now if host.robots is not None and host.is_held else 0.0

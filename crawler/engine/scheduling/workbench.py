@@ -7,17 +7,18 @@ first are in memory, up to `engine.active_hosts` hosts. There are two cases:
 2. There is none, and the store has keys with work. For each host that is to enter, one leaves. A key leaves with all of
    its hosts if none of them has work. If keys in the store have work within HORIZON_S, it leaves too if it backs off
    for longer than that, or if they are ready and it had its turn (QUANTUM requests for each of its hosts with work) or
-   waits for an address that too many wait for. Of other keys, hosts without URLs leave.
+   waits for an address that too many wait for. Of other keys, hosts leave that have no URLs, or that may not be
+   requested within HORIZON_S while others may.
 
 Invariants: a host in use does not leave (`Host.is_pinned`), so its visits are stored first. What a key or host learned
 enters with it again: its delay, back-off, robots verdict and limits hold as if it had never left. A key that is in
-memory has all its hosts with work there, or `has_more`.
+memory has all its hosts with work there, but for those that have some from `more_mono` on.
 """
 
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from crawler.core.clock import Clock
@@ -25,12 +26,11 @@ from crawler.core.models import UNTIL_EVENT, HostReadiness, HostRow
 from crawler.engine.pages.url_policy import RobotsCache
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.host_table import HostTable
-from crawler.engine.scheduling.lease_selection import LeaseSelection
+from crawler.engine.scheduling.lease_selection import HORIZON_S, LeaseSelection
 from crawler.engine.scheduling.ready_queue import NEVER, ReadyQueue
 from crawler.engine.scheduling.restrictions import UrlLimits
 from crawler.frontier.base import Entered, Frontier, FrontierFull, HostCount, Leaving, Wanted
 
-HORIZON_S: Final = 30.0  # for a host that may be requested within this time, one that may not has to leave
 QUANTUM: Final = 16  # requests of a host while keys in the store are ready
 ADDRESS_SHARE: Final = 8  # the share of the places that keys of one address may wait in: an eighth
 HOSTS_OF_KEY: Final = 16  # hosts of one key that enter together, and that it has with work if it has so many
@@ -78,6 +78,7 @@ class Workbench:
         self._needed: dict[int, None] = {}  # ids of hosts that are needed, whether they have work or not
         self._exchanged = asyncio.Event()  # set and replaced after each transaction
         self._is_running = False
+        self._meanwhile: dict[int, HostCount] = {}  # counts that changed while a transaction ran
 
     # -- what the store has
 
@@ -85,7 +86,7 @@ class Workbench:
         """The store may have work, of keys in memory too."""
         self._next_mono = self._clock.mono()
         for key in self._host_table.keys_by_id.values():
-            key.has_more = True
+            key.more_mono = self._next_mono
             self._short[key] = None
 
     def note_counts(self, new_hosts: Iterable[HostRow] = ()) -> None:
@@ -98,6 +99,11 @@ class Workbench:
             if key is not None and len(key.members) < HOSTS_OF_KEY and has_room and row.queued:
                 self._admit([row])
         changed = self._frontier.take_counts()
+        if self._is_running:  # the hosts and keys of the transaction may be in an older state
+            self._meanwhile.update(changed)
+        self._apply(changed)
+
+    def _apply(self, changed: Mapping[int, HostCount]) -> None:
         for host_id, count in changed.items():
             host = self._host_table.hosts.get(host_id)
             if host is not None:
@@ -114,7 +120,7 @@ class Workbench:
         if key is None or key.is_leaving:
             self._next_mono = min(self._next_mono, self._clock.mono())
         else:
-            key.has_more = True
+            key.more_mono = min(key.more_mono, self._clock.mono())
             self._short[key] = None
 
     def need_key(self, key: PolitenessKey) -> None:
@@ -176,8 +182,15 @@ class Workbench:
 
     @property
     def _later_mono(self) -> float:
-        """When a key that has work, but not soon, may enter; NEVER if there is none."""
-        return self._far_mono if self.next_mono < NEVER else NEVER
+        """When a key that has work, but not soon, may enter, or one of too many hosts leave; NEVER if there is none."""
+        if self.next_mono == NEVER and not self.is_over_bound:
+            return NEVER
+        return self._far_mono if len(self._host_table.hosts) >= self._active_hosts else 0.0
+
+    @property
+    def is_over_bound(self) -> bool:
+        """Whether more hosts are in memory than should be, since operations needed them."""
+        return len(self._host_table.hosts) > self._active_hosts + AT_ONCE
 
     def look_again(self) -> None:
         """A host in memory may have no more work: another may enter, if it has work only later."""
@@ -195,14 +208,15 @@ class Workbench:
         mono = self._clock.mono()
         unknown, self._unknown = self._unknown, {}
         short, self._short = self._short, {}
-        needed = list(self._needed)
+        needed = list(itertools.islice(self._needed, AT_ONCE))
         is_due, is_soon = self.next_mono < NEVER, self.next_mono <= mono + HORIZON_S
         room = self._active_hosts - len(self._host_table.hosts)
-        leaving = self._choose(AT_ONCE - max(0, room)) if room < AT_ONCE and (is_due or short) else []
+        is_wanted = is_due or short or self.is_over_bound
+        leaving = self._choose(AT_ONCE - max(0, room)) if room < AT_ONCE and is_wanted else []
         room = max(0, min(AT_ONCE, room + len(leaving)))
         if is_soon and not room:  # all are in use
             self._again_mono = mono + _FAILED_S
-        elif is_due and not room:
+        elif not (room or leaving):
             self._far_mono = mono + HORIZON_S
         elif leaving:
             self._again_mono = mono + PAUSE_S
@@ -231,6 +245,8 @@ class Workbench:
             self._exchanged = asyncio.Event()
             for key in keys:
                 key.is_leaving = False
+                if self._stays(key):
+                    self._lease_selection.schedule_key(key)
             for host in leaving:
                 host.is_leaving = False
                 if host.id in self._host_table.hosts:  # it did not leave
@@ -264,10 +280,16 @@ class Workbench:
         is_far = max(opens_mono, key.politeness.open_mono) > mono + HORIZON_S or all(host.is_held for host in working)
         is_far = is_far and (others_are_soon or not working)
         had_turn = others_are_ready and sum(host.requests for host in hosts) >= QUANTUM * len(working)
-        is_to_leave = is_far or had_turn or is_crowded
+        is_too_many = self.is_over_bound and not self._url_limits.is_full  # else only what is needed may enter again
+        is_to_leave = is_far or had_turn or is_crowded or is_too_many
         if len(free) == len(hosts) and not key.auxiliary and not key.politeness.in_flight and is_to_leave:
             return hosts
-        return [host for host in free if not host.has_work and not (host.queued or host.has_suspects)]
+        may_have_others = others_are_soon or key.more_mono <= mono + HORIZON_S or self.is_over_bound
+        return [
+            host
+            for host in free
+            if not (host.queued or host.has_suspects) or (may_have_others and not host.is_soon(mono + HORIZON_S))
+        ]
 
     def _is_in_use(self, host: Host) -> bool:
         return host.is_pinned or host.id in self._needed or self._host_table.is_suspected(host)
@@ -288,8 +310,9 @@ class Workbench:
     async def _commit(self, leaving: list[Host], keys: list[PolitenessKey], wanted: Wanted) -> None:
         table, mono = self._host_table, self._clock.mono()
         backoffs, slow_responses = table.take_backoffs(), table.take_slow_responses_of(keys)
+        readiness = [table.readiness(host, leaves=True) for host in leaving]
         left = Leaving(
-            [table.readiness(host, leaves=True) for host in leaving],
+            readiness,
             [self._state_of(key, max(mono, self._ready_queue.book(key, self._most_waiting))) for key in keys],
             backoffs,
             slow_responses,
@@ -301,8 +324,11 @@ class Workbench:
         except FrontierFull:
             table.give_back(backoffs, slow_responses)
             raise
-        for host in leaving:
+        for host, state in zip(leaving, readiness, strict=True):
             self._remove(host)
+            if state.ready_at < UNTIL_EVENT and (host.queued or host.has_suspects):
+                host.key.more_mono = min(host.key.more_mono, table.mono_of(state.ready_at))
+                self._lease_selection.schedule_key(host.key)
         for key in keys:
             table.remove_key(key)
             self._order.pop(key, None)
@@ -311,6 +337,8 @@ class Workbench:
                 table.add_unknown(key)
                 self._unknown[key] = None
         self._add(entered)
+        meanwhile, self._meanwhile = self._meanwhile, {}
+        self._apply(meanwhile)
 
     def _state_of(self, key: PolitenessKey, open_mono: float) -> tuple[int, float | None, float]:
         table = self._host_table
@@ -342,10 +370,11 @@ class Workbench:
             key = self._host_table.enter(row)
             self._admit(row.hosts)
             self._lease_selection.schedule_key(key)
-        for key_id, (rows, has_more) in entered.more.items():
+        for key_id, (rows, more_at) in entered.more.items():
             if (known := self._host_table.keys_by_id.get(key_id)) is not None:
-                known.has_more = has_more
+                known.more_mono = NEVER if more_at is None else self._host_table.mono_of(more_at)
                 self._admit(rows)
+                self._lease_selection.schedule_key(known)
         self._admit(entered.hosts)
         if entered.next_at is not None:
             self._next_mono = min(self._next_mono, self._host_table.mono_of(entered.next_at))

@@ -40,16 +40,17 @@ def put_dates(database: Database, dates: Sequence[tuple[int, float]], mark: int 
         database.run(sql.PUT_META, ("dated", _ALL if mark is None else str(mark)))
 
 
-def judge_by(database: Database, rules: str) -> bool:
+def judge_by(database: Database, rules: str) -> Sweep | None:
     """See Frontier.judge_by."""
     if database.get(sql.META, ("rules",)) == rules:
-        return False
+        return None
     before, last = sweep(database), int(database.get(sql.LAST_HOST))
+    begun = Sweep(1 if before is None else before.generation + 1, 0, last) if last else None
     with database.transaction():
         database.run(sql.PUT_META, ("rules", rules))
-        if last:
-            _put_sweep(database, Sweep(1 if before is None else before.generation + 1, 0, last))
-    return last > 0
+        if begun is not None:
+            _put_sweep(database, begun)
+    return begun
 
 
 def sweep(database: Database) -> Sweep | None:

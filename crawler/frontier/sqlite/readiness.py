@@ -73,7 +73,7 @@ def put_readiness(database: Database, hosts: Iterable[HostReadiness]) -> None:
     """Store when hosts may be requested."""
     flat: list[Any] = []
     for one in hosts:
-        flat += (one.host_id, one.ready_at, one.parked, one.failures, one.reason, int(one.has_responded))
+        flat += (one.host_id, one.ready_at, one.parked, one.failures, one.reason, int(one.has_responded), one.queued)
     database.run_many(sql.PUT_READINESS, flat)
 
 
@@ -83,8 +83,14 @@ def leave(database: Database, leaving: Leaving) -> None:
     database.run_many(sql.LEAVE_KEYS, [value for key in leaving.keys for value in key])
 
 
+def next_at(database: Database) -> float | None:
+    """When the next key that is not active has work."""
+    at: float | None = database.get(sql.NEXT_READY)
+    return at
+
+
 def enter(database: Database, wanted: Wanted, name_of: Callable[[str], str]) -> Entered:
-    """Read what enters memory, and make its keys active."""
+    """Read what enters memory, and make its keys active. `next_at` is left out: others leave after that."""
     named: list[HostRow] = []
     if wanted.host_ids:
         rows_of = orjson.loads(database.get(sql.HOSTS_OF_IDS, (json_list(list(wanted.host_ids)),)))
@@ -115,10 +121,10 @@ def enter(database: Database, wanted: Wanted, name_of: Callable[[str], str]) -> 
     keys = []
     for id_, name in names.items():
         _, requested_at, open_at, crawl_delay_s = rows[id_]
-        hosts, has_more = hosts_of[id_]
+        hosts, more_at = hosts_of[id_]
         response_s = slow.get(name, 0.0)
         keys.append(
-            KeyRow(id_, name, requested_at, open_at, crawl_delay_s, backoffs.get(name), response_s, hosts, has_more)
+            KeyRow(id_, name, requested_at, open_at, crawl_delay_s, backoffs.get(name), response_s, hosts, more_at)
         )
     if empty := [id_ for id_ in hosts_of if id_ not in names]:  # their hosts have no work any more
         database.run_many(sql.LEAVE_KEYS, [value for id_ in empty for value in (id_, None, 0.0)])
@@ -126,13 +132,16 @@ def enter(database: Database, wanted: Wanted, name_of: Callable[[str], str]) -> 
     entering = itertools.chain(named, *(hosts for hosts, _ in (*hosts_of.values(), *more.values())))
     if parked := [row.id for row in entering if row.parked is not None]:
         database.run(sql.ENTER_HOSTS, (UNTIL_EVENT, json_list(parked)))
-    return Entered(keys, more, named, database.get(sql.NEXT_READY))
+    return Entered(keys, more, named, None)
 
 
-def _hosts_of(database: Database, key_id: int, known: Collection[int], limit: int) -> tuple[tuple[HostRow, ...], bool]:
-    """The hosts of a key that are first to be requested, and whether there are more with work."""
+def _hosts_of(
+    database: Database, key_id: int, known: Collection[int], limit: int
+) -> tuple[tuple[HostRow, ...], float | None]:
+    """The hosts of a key that are first to be requested, and when another one has work."""
     rows = orjson.loads(database.get(sql.READY_HOSTS, (key_id, UNTIL_EVENT, json_list(list(known)), limit + 1)))
-    return tuple(host_row(columns) for columns in rows[:limit]), len(rows) > limit
+    found = [host_row(columns) for columns in rows]
+    return tuple(found[:limit]), found[limit].ready_at if len(found) > limit else None
 
 
 def unpark_slice(database: Database, after: int, *, parked: str, at: float, ids: Sequence[int] | None) -> list[int]:

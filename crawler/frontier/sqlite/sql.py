@@ -394,11 +394,16 @@ LEAVE_KEYS: Final = ManyRows(
          ready_at = {}
        FROM gone WHERE politeness_key.id = gone.id""".format(_FIRST_READY.format(open_at="gone.open_at")),
 )
+# What was queued while a host left lifts what parked it.
 PUT_READINESS: Final = ManyRows(
-    6,
-    "WITH one (id, ready_at, parked, failures, reason, responded) AS (",
-    """) UPDATE host SET ready_at = one.ready_at, parked = one.parked, failures = one.failures, reason = one.reason,
-         responded = one.responded
+    7,
+    "WITH one (id, ready_at, parked, failures, reason, responded, queued) AS (",
+    """) UPDATE host SET
+         ready_at = CASE WHEN one.parked IN ('limit', 'traps') AND host.queued <> one.queued THEN 0
+           ELSE one.ready_at END,
+         parked = CASE WHEN one.parked IN ('limit', 'traps') AND host.queued <> one.queued THEN NULL
+           ELSE one.parked END,
+         failures = one.failures, reason = one.reason, responded = one.responded
        FROM one WHERE host.id = one.id""",
 )
 PUT_REQUESTED: Final = ManyRows(

@@ -276,7 +276,7 @@ class SqliteFrontier:
     async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
         return await self._run(lambda writer: writer.deny(host_id, denied, now))
 
-    async def judge_by(self, rules: str) -> bool:
+    async def judge_by(self, rules: str) -> Sweep | None:
         return await self._run(lambda writer: maintenance.judge_by(writer.database, rules))
 
     async def sweep(self) -> Sweep | None:

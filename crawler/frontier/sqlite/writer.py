@@ -8,6 +8,7 @@ trace in either.
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -153,7 +154,7 @@ class Writer:
             self._put_slow_responses(leaving.slow_responses)
             entered = readiness.enter(self._db, wanted, self.key_name)
             readiness.leave(self._db, leaving)
-            return entered
+            return replace(entered, next_at=readiness.next_at(self._db))
 
     def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], now: float) -> int:
         """See Frontier.deny."""

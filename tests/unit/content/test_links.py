@@ -44,14 +44,17 @@ def test_cached_links_of_other_pages_change_nothing(requisites: bool) -> None:
 
 
 def test_the_least_recently_used_folder_is_dropped_first() -> None:
-    """The number of references is bounded."""
-    known = KnownLinks(limit=5)
+    """The number of references is bounded, and so is that of folders without any."""
+    known = KnownLinks(limit=7)
     for folder in ("a", "b", "a", "c"):
         text = '<a href="1"><a href="2">'
         parse_page(text.encode(), f"https://e.test/{folder}/", requisites=False, max_links=100, known=known)
-    assert len(known) == 4
+    assert len(known) == 6
     assert known.folder("https://e.test/b/").links == {}
     assert set(known.folder("https://e.test/a/").links) == {"1", "2"}
+    for number in range(20):
+        parse_page(b"x", f"https://e.test/{number}/", requisites=False, max_links=100, known=known)
+    assert len(known) == len(known._folders) == 7
 
 
 @pytest.mark.parametrize("requisites", [True, False])

@@ -10,6 +10,7 @@ import pytest
 from crawler.core.enums import ErrorType, StoppedBy, TaskKind
 from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions, TrapOptions
+from crawler.core.url import parse
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling import prefetch
 from crawler.engine.scheduling.restrictions import block_of
@@ -338,5 +339,27 @@ def test_status_says_that_names_and_first_contacts_hold_the_crawl_up() -> None:
             )
             harness.engine.drain()
         await harness.close()
+
+    run(main())
+
+
+def test_every_key_that_waits_for_a_lookup_of_a_host_goes_on_after_it() -> None:
+    """Its robots.txt is to be requested from another origin while its own name is looked up."""
+
+    async def main() -> None:
+        engine = Broad("live1.test", "live2.test", engine=replace(ENGINE, linger_s=600.0), politeness=POLITE)
+        engine.web.other = lambda origin, task: response(200, page()) if task.kind is TaskKind.PAGE else response(404)
+        await engine.open()
+        host = engine.host("live1.test")
+        host.ever_responded = host.robots_pending = True
+        other = parse("https://live3.test/")[1]
+        probe = Task(0, "https://live1.test/no-such-page", TaskKind.PROBE)
+        engine.scheduler.add_auxiliary(host, host.origin, probe)
+        moved = Task(0, "https://live3.test/robots.txt", TaskKind.ROBOTS, redirects=1)
+        engine.scheduler.add_auxiliary(host, other, moved)
+        assert await engine.crawl.run() is StoppedBy.EMPTY
+        assert "https://live3.test/robots.txt" in engine.web.urls
+        assert "https://live1.test/" in engine.web.page_urls
+        await engine.close()
 
     run(main())

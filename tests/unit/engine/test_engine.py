@@ -12,7 +12,7 @@ from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
 from crawler.engine import engine as module
 from crawler.engine.engine import Engine
 from crawler.engine.options import EngineConfiguration, EngineOptions, SeedFile
-from crawler.frontier.base import FrontierFull, Receipt
+from crawler.frontier.base import FrontierFull, Receipt, Sweep
 from tests.support.engine import AT_ONCE, POLITE, Harness, seed
 from tests.support.memory_frontier import MemoryFrontier
 from tests.support.scripted_web import page, response
@@ -138,7 +138,7 @@ class FullStore(MemoryFrontier):
 
     is_full = False
 
-    async def judge_by(self, fingerprint: str) -> bool:
+    async def judge_by(self, fingerprint: str) -> Sweep | None:
         if self.is_full:
             raise FrontierFull("no space left")
         return await super().judge_by(fingerprint)

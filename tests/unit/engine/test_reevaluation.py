@@ -58,8 +58,9 @@ async def reevaluated(engine: Harness, to: Scope, name: str) -> dict[str, object
     """Apply another scope, and return the event at the end of the re-evaluation."""
     before = len(engine.events_named("reevaluation_over"))
     engine.url_policy.scope = to
-    assert await engine.frontier.judge_by(name)
-    engine.reevaluation.rules_changed()
+    sweep = await engine.frontier.judge_by(name)
+    assert sweep is not None
+    engine.reevaluation.rules_changed(sweep)
     await until_idle(engine, before)
     return engine.events_named("reevaluation_over")[-1]
 
@@ -174,7 +175,7 @@ def test_after_a_crash_the_reevaluation_starts_again() -> None:
 
         frontier.queue_urls = once  # type: ignore[method-assign]
         engine.url_policy.scope = scope()
-        assert await frontier.judge_by(engine.engine.options.fingerprint)
+        engine.reevaluation.load(await frontier.judge_by(engine.engine.options.fingerprint))
         task = asyncio.ensure_future(engine.reevaluation.run())
         while not (frontier.totals()).queued:
             await asyncio.sleep(0)
@@ -191,6 +192,32 @@ def test_after_a_crash_the_reevaluation_starts_again() -> None:
         assert (frontier.totals()).denied == 0
         assert again.scheduler.host_table.hosts[1].queued == count
         assert await frontier.reevaluation_mark(1) == 0
+
+    run(main())
+
+
+def test_rules_that_are_stored_and_not_in_force_yet_are_not_applied() -> None:
+    """A reload stores them first. A sweep that is under way waits for them, and begins anew then."""
+
+    async def main() -> None:
+        engine = Harness(scope=LISTED)
+        await engine.frontier.open()
+        await denied(engine, 8)
+        first = await engine.frontier.judge_by("a")
+        assert first is not None
+        engine.url_policy.scope = scope("/**")
+        engine.reevaluation.rules_changed(first)
+        second = await engine.frontier.judge_by("b")
+        assert second is not None
+        task = asyncio.ensure_future(engine.reevaluation.run())
+        await elapse(10.0)
+        assert await engine.frontier.sweep() == second
+        engine.url_policy.scope = scope()
+        engine.reevaluation.rules_changed(second)
+        await elapse(10.0)
+        task.cancel()
+        assert await queued_urls(engine) == set(urls(8))
+        assert await engine.frontier.sweep() is None
 
     run(main())
 

@@ -135,8 +135,9 @@ def test_a_host_that_cannot_be_judged_remains_to_be_reevaluated() -> None:
         crawling = asyncio.ensure_future(engine.crawl.run())
         await elapse(HOUR)
         assert host.is_held
-        await engine.frontier.judge_by("others")
-        engine.reevaluation.rules_changed()
+        sweep = await engine.frontier.judge_by("others")
+        assert sweep is not None
+        engine.reevaluation.rules_changed(sweep)
         await elapse(60)
         assert engine.reevaluation.is_idle
         assert engine.events_named("reevaluated") == []

@@ -143,6 +143,22 @@ def test_the_order_of_a_crawl_changes_nothing_about_honest_pages(seed: int) -> N
     run(main())
 
 
+def test_a_host_that_enters_memory_again_has_no_suspects_that_may_not_be_tried() -> None:
+    """Else it would be chosen for a request again and again, and never get one."""
+
+    async def main() -> None:
+        engine = trapped(QuickFrontier(), TrapSite())
+        await engine.run()
+        (known,) = engine.host_table.hosts.values()
+        assert engine.frontier.totals().suspect > 0
+        assert not known.has_suspects
+        again = Host(known.id, known.origin, known.key, has_suspects=True)
+        await engine.traps.load(again)
+        assert not again.has_suspects
+
+    run(main())
+
+
 @pytest.mark.parametrize("detect", ["off", "report"])
 def test_without_holding_suspects_only_the_limit_ends_it(detect: str) -> None:
     """Else the tests above would show nothing. "report" says what it sees, "off" does not."""

@@ -319,6 +319,17 @@ async def test_readers_resume_in_order_when_memory_is_free():
     assert not budget._waiting
 
 
+def test_changes_are_added_up_without_a_look_at_them():
+    """Bodies that come in one piece look at the budget never: what is counted does not pile up."""
+    budget = ByteBudget(100)
+    for _ in range(10_000):
+        budget.take(7)
+        budget.give(7)
+    budget.take(5)
+    assert len(budget._changes) <= 1_025
+    assert budget.held == 5
+
+
 async def test_one_reader_resumes_if_no_memory_is_given_back():
     """When half-read bodies hold all memory, one of them is read on after 250 ms."""
     budget = ByteBudget(100)
