@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from typing import Final, Protocol
 
 import orjson
@@ -138,7 +138,8 @@ class Engine:
         self.counters, self.meters = CrawlCounters(), LatencyMeters()
         self.blocklist = Blocklist()
         rules = RobotsCache(options.robots_token)
-        self._stored_files: set[SeedFile] = set()  # whose seeds are all in the store
+        # Whose seeds are in the store: the fingerprint of the rules that refused some of them, "" if none did
+        self._stored_files: dict[SeedFile, str] = {}
         self.crawl_rate_limiter = CrawlRateLimiter(clock, _hours_of(options), bandwidth, observer.hours)
         self.traps = TrapWatch(options.traps, frontier, clock, rng, observer.event)
         self.scheduler = Scheduler(
@@ -314,6 +315,7 @@ class Engine:
                 *found, others = await self._store_seeds_of(file.read(), done, total, on_seeds)
                 first += others[: _SEEDS_LOOKED_UP - len(first)]
             stored[name] = found
+            self._stored_files[file] = self.options.fingerprint if found[1] else ""
             refused += found[0][: _SEEDS_NAMED - len(refused)]
             number, done = number + found[1], done + file.count
             if name not in known:
@@ -322,7 +324,6 @@ class Engine:
             await self.frontier.store_value(_STORED_FILES, orjson.dumps(stored))
         if number > len(refused):
             refused.append(f"and {count(number - len(refused), 'other seed')}: denied by the scope")
-        self._stored_files = set(self.options.seed_files)
         return refused, first
 
     async def _store_seeds_of(
@@ -447,14 +448,17 @@ class Engine:
                 await self.frontier.store_value(name, value)
 
     def new_seeds(self, options: EngineConfiguration) -> list[Discovered]:
-        """The seeds that new options add, without those of files and those that the new scope refuses."""
+        """The seeds that new options add, or let in that were refused; without those of files."""
         scope, before = self._scope_under(options), set(self.options.seeds)
-        seeds = _parsed(text for text in options.seeds if text not in before)
-        return [one for one in seeds if _judge_seed(one, scope) is None]
+        new = _parsed(text for text in options.seeds if text not in before)
+        known = _parsed(text for text in options.seeds if text in before) if scope is not self.url_policy.scope else ()
+        let_in = (one for one in known if _judge_seed(one, self.url_policy.scope) is not None)
+        return [one for one in chain(new, let_in) if _judge_seed(one, scope) is None]
 
     def changed_files(self, options: EngineConfiguration) -> list[SeedFile]:
-        """The files of seeds that are not in the store as they are."""
-        return [file for file in options.seed_files if file not in self._stored_files]
+        """The files of seeds that are not in the store as they are, or of which other rules refused some."""
+        stored = self._stored_files
+        return [file for file in options.seed_files if stored.get(file) not in ("", options.fingerprint)]
 
     async def add_seed_files(self) -> int:
         """Store the seeds of changed files, after `reconfigure`. Returns the number of new URLs.
@@ -463,13 +467,16 @@ class Engine:
         """
         new = 0
         for file in self.changed_files(self.options):
-            seeds = self._in_scope(_parsed(file.read()))
+            seeds, refused_by = _parsed(file.read()), ""
             while part := list(islice(seeds, SEEDS_AT_ONCE)):
-                receipt = await self.frontier.add(part, now=self.clock.now())
+                in_scope = list(self._in_scope(part))
+                if len(in_scope) < len(part):
+                    refused_by = self.options.fingerprint
+                receipt = await self.frontier.add(in_scope, now=self.clock.now())
                 self.scheduler.discoveries_stored(receipt)
                 new += sum(receipt.links_new)
-            self._stored_files.add(file)
-        self._stored_files &= set(self.options.seed_files)
+            self._stored_files[file] = refused_by
+        self._stored_files = {file: self._stored_files[file] for file in self.options.seed_files}
         return new
 
     async def preview(self, options: EngineConfiguration) -> dict[str, object]:

@@ -271,6 +271,32 @@ def test_a_file_of_seeds_is_stored_once_for_the_same_rules() -> None:
     run(main())
 
 
+def test_a_reload_stores_the_seeds_that_it_lets_in() -> None:
+    """Seeds of the configuration, and of files that are as they were."""
+
+    async def main() -> None:
+        frontier = SlicesCounted()
+        file, whole = seed_file("1", "https://no.one.test/", "https://a.test/1"), seed_file("2", "https://a.test/2")
+        scope = ScopeOptions(exclude=(ScopeRule("https://no.*.test/**"),))
+        crawl = Harness(
+            "https://no.two.test/", ROOT, seed_files=[file, whole], engine=DAEMON, frontier=frontier, scope=scope
+        )
+        await crawl.open()
+        engine, frontier.slices = crawl.engine, []
+        same = replace(engine.options, politeness=AT_ONCE)
+        assert (engine.new_seeds(same), engine.changed_files(same)) == ([], [])
+        wider = replace(same, scope=ScopeOptions())
+        assert [one.url for one in engine.new_seeds(wider)] == ["https://no.two.test/"]
+        assert engine.changed_files(wider) == [file]
+        await engine.reconfigure(wider)
+        assert await engine.add_seed_files() == 1
+        assert (frontier.slices, engine.changed_files(wider)) == ([1, 2], [])
+        assert frontier.totals().queued == 5
+        await crawl.close()
+
+    run(main())
+
+
 def test_a_reload_stores_the_new_seeds_of_changed_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """In slices; known ones are not counted. A file that is as it was is not read."""
     monkeypatch.setattr(module, "SEEDS_AT_ONCE", 2)
