@@ -17,7 +17,7 @@ from typing import Final
 import uvloop
 
 from crawler import __version__, daemon
-from crawler.core.enums import StoppedBy
+from crawler.core.enums import Source, StoppedBy, UrlState
 from crawler.core.formatting import count, naming_key, shortened, timestamp
 from crawler.core.models import Round
 from crawler.core.options import Rules, ScopeOptions
@@ -51,6 +51,7 @@ SWITCH_INTERVAL_S: Final = 0.0005
 # A page makes thousands of short-lived tuples and hardly a cycle: a collection after every 700 costs 3 % for nothing.
 GC_THRESHOLD: Final = 50_000
 VIEW_S: Final = 0.2  # between two updates of a live view, which cost half a percent of a core
+_SEEDS_GONE_URLS: Final = 1_000  # of each host
 _SEEDS_GONE_S: Final = 1.0  # for which URLs are counted that go with seeds
 HOSTS_SHOWN: Final = 20  # of a summary's connections_by_host
 
@@ -260,7 +261,13 @@ async def _seeds_gone(output: Path, rules: Rules, engine: Engine) -> str:
     end_mono, at_least = engine.clock.mono() + _SEEDS_GONE_S, ""
     while rows := await engine.frontier.host_rows(after=after, limit=1_000, with_work=True):
         after = rows[-1].id
-        urls += sum(row.queued for row in rows if old.has_host(row.origin.host) and not new.has_host(row.origin.host))
+        for row in rows:
+            if old.has_host(row.origin.host) and not new.has_host(row.origin.host):
+                queued = await engine.frontier.url_rows(
+                    row.id, row.id, UrlState.QUEUED, after=None, limit=_SEEDS_GONE_URLS
+                )
+                urls += sum(one.source is not Source.SEED for one in queued)  # seeds stay in scope
+                at_least = "at least " if len(queued) == _SEEDS_GONE_URLS else at_least
         if engine.clock.mono() >= end_mono:
             at_least = "at least "
             break
