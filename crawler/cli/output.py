@@ -84,9 +84,10 @@ def say(message: str) -> None:
 
 
 def print_message(text: object) -> None:
-    """Print on stderr what has its own form, for example "file:line:column: message"."""
+    """Print on stderr what has its own form, for example "file:line:column: message"; it may have lines and tabs."""
+    lines = ("\t".join(map(printable, line.split("\t"))) for line in str(text).split("\n"))
     with messages_may_fail():
-        print(text, file=sys.stderr)  # noqa: T201 - messages of the command line
+        print("\n".join(lines), file=sys.stderr)  # noqa: T201 - messages of the command line
 
 
 def not_written(problems: Iterable[str], *, unstored: int = 0, gone: Sequence[Path] = ()) -> int:

@@ -35,6 +35,18 @@ def test_events_and_requests_are_shown_as_text() -> None:
     assert change_lines(result) == ["would add: 1 seed", "nothing would change"]
 
 
+def test_a_wrong_line_of_a_file_cannot_steer_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its characters are shown but for the control characters; tabs stay, for the caret below them."""
+    seeds = tmp_path / "seeds.txt"
+    seeds.write_text("\033]0;pwned\007\033[31m\tred://x\n")
+    assert main(["config", "show", "-o", f"crawl.seed_files={seeds}"], standalone_mode=False) == 78
+    assert capfd.readouterr().err.splitlines() == [
+        f'{seeds}:1:1: no seed: what stands before "://" is no scheme',
+        "    \ufffd]0;pwned\ufffd\ufffd[31m\tred://x",
+        "    ^",
+    ]
+
+
 def test_a_host_out_of_scope_is_shown_with_the_names_of_the_scope() -> None:
     """As in the configuration, not as a Python list."""
     url, origin = parse_seed("https://other.test/")
