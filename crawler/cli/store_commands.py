@@ -24,10 +24,10 @@ import orjson
 from crawler.admin.control_client import Control
 from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl, refuse_file_names
 from crawler.cli.output import print_message, say, write_lines
-from crawler.core.enums import Exit, UrlState
+from crawler.core.enums import DenyReason, Exit, UrlState
 from crawler.core.formatting import count, printable, share, size
 from crawler.core.scope import Scope
-from crawler.core.url import UrlError, parse_seed
+from crawler.core.url import NOT_UTF_8, UrlError, is_utf_8, parse_seed
 from crawler.engine import operations
 from crawler.frontier.base import Frontier, Recovered
 from crawler.frontier.sqlite.snapshots import HOST_FIELDS, URL_FIELDS, StoreBackup
@@ -53,7 +53,7 @@ _FINDINGS_SHOWN: Final = 200
     "--from",
     "files",
     multiple=True,
-    type=click.File(errors="replace"),
+    type=click.File(errors="surrogateescape"),  # so a URL that is not UTF-8 is known as such
     help="A file with one URL per line; # begins a comment.",
 )
 @click.option("--priority", type=click.IntRange(-operations.MAX_PRIORITY, operations.MAX_PRIORITY), default=0,
@@ -72,32 +72,40 @@ def add(
         raise click.UsageError("name URLs, --from FILE, or - for standard input")
     refuse_file_names(urls, "--from {} takes the URLs in it")
     crawl = find_crawl(config, overrides, output, changes=True)
-    texts = _given_urls(urls, files)
     totals = Counter({"added": 0, "known": 0, "refused": 0})
     shows = sys.stderr.isatty()
+
+    def refuse(place: str, url: str, reason: str, rule: str) -> None:
+        totals["refused"] += 1
+        if totals["refused"] <= _REFUSED_SHOWN:
+            say(f"not added: {url}: {reason}: {rule}{place and f' ({place})'}")
+
+    def read() -> Iterator[tuple[str, str]]:
+        for place, text in _given_urls(urls, files):
+            if is_utf_8(text):
+                yield place, text
+            else:
+                refuse(place, text, DenyReason.URL_INVALID, NOT_UTF_8)
 
     def add_up(part: Sequence[tuple[str, str]], result: dict[str, Any]) -> None:
         for name in ("added", "known"):
             totals[name] += result[name]
         places = _places(part) if result["refused"] and totals["refused"] < _REFUSED_SHOWN else {}
         for one in result["refused"]:
-            totals["refused"] += 1
-            if totals["refused"] <= _REFUSED_SHOWN:
-                place = next(places.get(one["url"], iter(())), "")
-                say(f"not added: {one['url']}: {one['reason']}: {one['rule']}{place and f' ({place})'}")
+            refuse(next(places.get(one["url"], iter(())), ""), **one)
         if shows and totals.total() > len(part):  # not the first
             sys.stderr.write(f"\r{count(totals.total(), 'URL')} read")
 
     if crawl.paths.pid() is not None:
         with Control(crawl.paths.socket) as control:
-            for part in _in_slices(texts, _URLS_PER_REQUEST):
+            for part in _in_slices(read(), _URLS_PER_REQUEST):
                 urls_of_part = [text for _, text in part]
                 add_up(part, control.call("add", {"urls": urls_of_part, "priority": priority}))
     else:
 
         async def store(frontier: Frontier, recovered: Recovered) -> None:
             scope = _scope(crawl, recovered)
-            for part in _in_slices(texts, _URLS_PER_TRANSACTION):
+            for part in _in_slices(read(), _URLS_PER_TRANSACTION):
                 found, out = operations.judge_added((text for _, text in part), scope, priority)
                 add_up(part, (await operations.add(frontier, found, out, time.time()))[1])
 
@@ -249,7 +257,7 @@ def _given_urls(urls: Sequence[str], files: Sequence[TextIO]) -> Iterator[tuple[
     """The URLs with their places, which are empty for those on the command line."""
     for url in urls:
         if url == "-":
-            yield from _lines("<stdin>", (line.decode("utf-8", "replace") for line in sys.stdin.buffer))
+            yield from _lines("<stdin>", (line.decode("utf-8", "surrogateescape") for line in sys.stdin.buffer))
         else:
             yield "", url
     for file in files:

@@ -34,9 +34,13 @@ _DNS_NAME = re.compile(r"\[.*\]|[a-z0-9_.-]+")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _USERINFO = re.compile(r"//[^/?#\s]*@")  # may hold a password: not for a message
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _COLON_MISSING = re.compile(r"https?/+", re.IGNORECASE)
 _HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _NO_SCHEME = re.compile(r"[^/?#]*://")
+
+
+NOT_UTF_8: Final = "not UTF-8"  # message of an UrlError
 
 
 class UrlError(ValueError):
@@ -97,6 +101,8 @@ def parse_typed(text: str) -> tuple[str, Origin]:
     Raises UrlError.
     """
     text = text.strip()
+    if not is_utf_8(text):
+        raise UrlError(DenyReason.URL_INVALID, NOT_UTF_8)
     if _is_ipv6(text):
         text = f"[{text}]"
     if _COLON_MISSING.match(text):  # it would be parsed as a host named "https"
@@ -113,6 +119,11 @@ def parse_typed(text: str) -> tuple[str, Origin]:
         if error.reason is DenyReason.SCOPE_SCHEME and get_close_matches(text.partition(":")[0], ("http", "https")):
             raise UrlError(error.reason, f"{error}; did you mean http:// or https://?") from None
         raise
+
+
+def is_utf_8(text: str) -> bool:
+    """Whether a text has none of the characters by which Python represents bytes that are not UTF-8."""
+    return _SURROGATE.search(text) is None
 
 
 def _is_ipv6(text: str) -> bool:

@@ -4,15 +4,17 @@ Sources are read into Given keys; `loading` checks the values. Invariants: a sou
 the best location it knows, and does not stop at the first; the seeds of a file are never all in memory.
 """
 
+import errno
 import os
 import re
+import select
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_ISFIFO, S_ISREG
 from typing import Final
 
 import tomli
@@ -48,6 +50,7 @@ from crawler.settings.value_types import KeyKind
 
 ENVIRONMENT_PREFIX: Final = "CRAWLER_"
 _COMMENT: Final = re.compile(r"(?:^\s*|[ \t])#.*")
+PIPE_WAIT_S: Final = 5.0  # for a writer; a shell starts that of a process substitution at once
 SEED_PROBLEMS: Final = 10  # shown of one file, the others are counted: the wrong file would fill the screen
 # Values that may be credentials: a message shows the location, not the line.
 _SECRET: Final = frozenset((("fetch", "headers"), ("network", "proxy")))
@@ -286,10 +289,13 @@ def check_seed_file(path: Path, hosts_in_scope: str) -> tuple[SeedFile, list[Pro
     `hosts_in_scope` is the first word of scope.hosts. Raises OSError.
 
     A comment begins with "#" at the beginning of a line or after a blank. Empty lines are left out. What is no regular
-    file (a pipe) is kept in memory, since it cannot be read again.
+    file (a pipe) is kept in memory, since it cannot be read again; the writer of a FIFO has PIPE_WAIT_S to open it.
     """
-    with path.open("rb") as file:
-        content = None if S_ISREG(os.fstat(file.fileno()).st_mode) else file.read()
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        begun = _begin_pipe(file.fileno()) if S_ISFIFO(mode) else b""
+        os.set_blocking(file.fileno(), True)
+        content = None if S_ISREG(mode) else begun + file.read()
         start = file.read(2) if content is None else content[:2]
 
     def read() -> Iterator[str]:
@@ -311,7 +317,8 @@ def check_seed_file(path: Path, hosts_in_scope: str) -> tuple[SeedFile, list[Pro
             wrong += 1
             if wrong <= SEED_PROBLEMS:
                 column = len(line) - len(line.lstrip()) + 1
-                problems.append(Problem(str(path), number, column, f"no seed: {error}", line.rstrip()))
+                shown = line.rstrip().encode(errors="surrogateescape").decode(errors="replace")
+                problems.append(Problem(str(path), number, column, f"no seed: {error}", shown))
             elif not first_more:
                 first_more = number
         else:
@@ -331,10 +338,31 @@ def check_seed_file(path: Path, hosts_in_scope: str) -> tuple[SeedFile, list[Pro
     return SeedFile(str(path), digest.hexdigest(), seeds, first, *found), problems
 
 
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would wait for its writer
+
+
+def _begin_pipe(descriptor: int) -> bytes:
+    """Wait until something may be read of a pipe, or until somebody writes to it. Returns what was read meanwhile.
+    Raises OSError if nobody does.
+    """
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    if poll.poll(PIPE_WAIT_S * 1_000):
+        return b""
+    try:
+        begun = os.read(descriptor, 65_536)
+    except BlockingIOError:  # its writer takes its time
+        return b""
+    if not begun:
+        raise OSError(errno.ENXIO, "it is a pipe, and nobody writes to it")
+    return begun
+
+
 def _seed_lines(path: Path, content: bytes | None) -> Iterator[tuple[int, str, str]]:
     """The lines of a file of seeds with their numbers, as written and without comments; not the empty ones."""
     binary = path.open("rb") if content is None else BytesIO(content)
-    with TextIOWrapper(binary, encoding="utf-8-sig", errors="replace") as lines:
+    with TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(lines, 1):
             text = (_COMMENT.sub("", line) if "#" in line else line).strip()
             if text:

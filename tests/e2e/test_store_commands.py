@@ -240,6 +240,17 @@ def test_each_of_several_equal_refused_lines_is_named(crawl: Crawl, tmp_path: Pa
     ]  # fmt: skip
 
 
+def test_a_line_that_is_not_utf_8_is_refused(crawl: Crawl, tmp_path: Path) -> None:
+    """Of a file and of standard input: else a URL would be added that nobody wrote. Comments may have other bytes."""
+    file = tmp_path / "latin.txt"
+    file.write_bytes(b"# Stra\xdfe\nhttps://a.test/stra\xdfe\n")
+    with file.open("rb") as stdin:
+        ran = run("add", "-", "--from", file, "-c", crawl.config, "--output", crawl.output, stdin=stdin)
+    assert (ran.code, ran.stdout) == (1, "0 added, 0 known already, 2 refused\n")
+    refused = "crawler: not added: https://a.test/stra\ufffde: url_invalid: not UTF-8"
+    assert ran.stderr.splitlines() == [f"{refused} (<stdin>:2)", f"{refused} ({file}:2)"]
+
+
 def test_urls_are_added_from_arguments_files_and_standard_input(crawl: Crawl, tmp_path: Path) -> None:
     """To a crawl that does not run; what is no URL is told and the others are added."""
     file = tmp_path / "more.txt"

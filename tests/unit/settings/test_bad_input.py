@@ -1,12 +1,14 @@
 """What a person is told about a wrong configuration: exact words, line and column."""
 
 import math
+import os
 from datetime import date
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from crawler.settings import sources
 from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import load
 from crawler.settings.schema import SECTIONS, ConfigurationKey, keys
@@ -289,6 +291,36 @@ def test_a_missing_seed_file_is_shown_where_it_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, "[crawl]\nseed_files = [\n  'there.txt',\n  'not.txt',\n]\n")
     message = f"crawl.seed_files {tmp_path}/not.txt: {MISSING}"
     assert [Problem(str(path), 4, 3, message, "  'not.txt',")] == problems_of(path)
+
+
+def test_a_line_of_a_seed_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    """It would be a URL that nobody wrote; a comment may have other bytes."""
+    seeds = tmp_path / "seeds.txt"
+    seeds.write_bytes(b"# Stra\xdfe\nhttps://e.org/stra\xdfe\nhttps://e.org/ # gro\xdf\n")
+    path = write(tmp_path, "crawl.seed_files = ['seeds.txt']\n")
+    expected = Problem(str(seeds), 2, 1, "no seed: not UTF-8", "https://e.org/stra\ufffde")
+    assert [expected] == problems_of(path)
+
+
+def test_a_pipe_as_a_seed_file_waits_only_for_a_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A FIFO that nobody has opened to write is a mistake; a writer that takes its time is none."""
+    monkeypatch.setattr(sources, "PIPE_WAIT_S", 0.0)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    path = write(tmp_path, "crawl.seed_files = ['fifo']\n")
+    message = f"crawl.seed_files {fifo}: cannot be read: it is a pipe, and nobody writes to it"
+    assert [Problem(str(path), 1, 21, message, "crawl.seed_files = ['fifo']")] == problems_of(path)
+
+    def write_late(descriptor: int, blocking: bool) -> None:
+        os.write(writer, b"https://e.org/\n")
+        os.close(writer)
+        set_blocking(descriptor, blocking)
+
+    set_blocking, reader = os.set_blocking, os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(fifo, os.O_WRONLY)
+    monkeypatch.setattr(os, "set_blocking", write_late)
+    assert list(load(path, [], {}, "crawl").settings.file_seeds[0].read()) == ["https://e.org/"]
+    os.close(reader)
 
 
 def test_a_wrong_line_of_a_seed_file_is_shown_there(tmp_path: Path) -> None:
