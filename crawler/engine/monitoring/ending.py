@@ -48,15 +48,17 @@ class Ending:
 
     @property
     def exit_code(self) -> int:
-        """75 where URLs are left, unless only limits and blocks of the operator keep them."""
+        """75 where URLs are left, unless only limits and blocks of the operator keep them. A limit on the time keeps
+        all of them.
+        """
         match self.stopped_by:
-            case StoppedBy.MAX_URLS | StoppedBy.MAX_DURATION:
+            case StoppedBy.MAX_DURATION:
                 return Exit.OK
             case StoppedBy.WAITING | StoppedBy.TRAPS:
                 return Exit.WAITING
             case StoppedBy.SIGNAL | StoppedBy.OPERATOR | StoppedBy.DISK:
                 return Exit.WAITING if self.left else Exit.OK
-            case StoppedBy.EMPTY:
+            case StoppedBy.EMPTY | StoppedBy.MAX_URLS:
                 return Exit.WAITING if any(one.reason not in _BY_OPERATOR for one in self.left) else Exit.OK
             case _:
                 assert_never(self.stopped_by)

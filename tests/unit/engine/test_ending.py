@@ -87,6 +87,22 @@ def test_the_exit_code_follows_from_what_is_left(stopped_by: StoppedBy, left: in
     assert end_of(stopped_by, replace(NOTHING, queued=left), host(1, left)).exit_code == code
 
 
+@pytest.mark.parametrize(
+    ("totals", "hosts", "code"),
+    [
+        (replace(NOTHING, queued=5), [host(1, 2, limit_reached=True), host(2, 3, is_blocked=True)], Exit.OK),
+        (replace(NOTHING, queued=5, waiting=1), [host(1, 5, limit_reached=True)], Exit.WAITING),
+        (replace(NOTHING, queued=5), [host(1, 4, limit_reached=True), host(2, 1, politeness=RESTING)], Exit.WAITING),
+        (replace(NOTHING, queued=5, suspect=1), [host(1, 5, limit_reached=True)], Exit.WAITING),
+    ],
+)
+def test_what_a_limit_does_not_hold_decides_the_exit_code(totals: Totals, hosts: list[Host], code: int) -> None:
+    """A later run has something to do, whatever the limit holds back."""
+    assert end_of(StoppedBy.MAX_URLS, totals, *hosts).exit_code == code
+    duration = end_of(StoppedBy.MAX_DURATION, totals, *hosts)
+    assert duration.exit_code == Exit.OK
+
+
 def test_retries_and_suspects_are_left_too() -> None:
     """They are in nobody's queue; the largest number comes first."""
     end = end_of(StoppedBy.TRAPS, Totals(0, 2, 7, 1, 1, 1, suspect=9))
