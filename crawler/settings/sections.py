@@ -523,7 +523,7 @@ class EngineSection(Section):
 class OverrideSection(Section):
     """What some hosts, or some URLs, have instead of the options of the crawl."""
 
-    hosts: t.ListOf[t.HostPattern] = _key((), 'Names of hosts; "*.example.org" for all below example.org.')
+    hosts: t.ListOf[t.OverrideHost] = _key((), 'Names of hosts; "*.example.org" for all below example.org.')
     urls: t.ListOf[t.Pattern] = _key((), "Instead of hosts: patterns of URLs, as in scope.include.")
     enabled: t.Flag | None = _key(None, "false: nothing of these hosts is requested, and their URLs are denied.")
     delay: t.Duration | None = _key(None, "Instead of politeness.delay.", most=_DAY)

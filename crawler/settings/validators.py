@@ -107,13 +107,13 @@ def not_both(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def host_pattern(text: str) -> str:
-    """A host name as the URL standard serialises it, with "*." before it for its subdomains."""
+def host_pattern(text: str, urls_key: str = "scope.include") -> str:
+    """A host name as the URL standard serialises it, with "*." before it for its subdomains. `urls_key` takes URLs."""
     bare = text.removeprefix("*.")
     if _HOST.fullmatch(bare) is None:
         hint = ""
         if "://" in bare or "/" in bare or ":" in bare:
-            hint = "a host stands without scheme, port and path; scope.include takes those"
+            hint = f"a host stands without scheme, port and path; {urls_key} takes those"
         elif "*" in bare:
             hint = '"*." may stand at the beginning only'
         raise RefusedValue(f'must be a host name, or "*." and one, not {shown(text)}', hint)
@@ -122,6 +122,11 @@ def host_pattern(text: str) -> str:
     except url.UrlError as error:
         raise RefusedValue(f'must be a host name, or "*." and one, not {shown(text)}', str(error)) from None
     return f"*.{origin.host}" if text != bare else origin.host
+
+
+def override_host(text: str) -> str:
+    """A host pattern without the dot at the end of a name, which makes no difference for overrides."""
+    return host_pattern(text, "[[override]] urls").rstrip(".")
 
 
 def seed(text: str) -> str:

@@ -222,6 +222,7 @@ ContentType = Annotated[Text, AfterValidator(validators.content_type)]
 Window = Annotated[Text, AfterValidator(validators.window)]
 Calendar = Annotated[Text, AfterValidator(validators.calendar)]
 HostPattern = Annotated[Text, AfterValidator(validators.host_pattern)]
+OverrideHost = Annotated[Text, AfterValidator(validators.override_host)]
 # Not a Text, because pydantic measures UTF-8 only, and a path may have other bytes.
 Path = Annotated[
     str, AfterValidator(validators.printable), AfterValidator(validators.path_of), _NOT_EMPTY, KeyKind.PATH

@@ -97,7 +97,7 @@ def test_what_a_reload_changes_is_named(tmp_path: Path) -> None:
          '"*.example.org"])'),
         ('hosts = "a.test"\ndelay = 1', '2:9: override.hosts must be a list, not "a.test" (write ["a.test"])'),
         ('hosts = ["a.test", "https://b.test/"]\ndelay = 1', '2:20: an entry of override.hosts must be a host name, or '
-         '"*." and one, not "https://b.test/" (a host stands without scheme, port and path; scope.include takes those)'),
+         '"*." and one, not "https://b.test/" (a host stands without scheme, port and path; [[override]] urls takes those)'),
         ('hosts = ["a.test"]\ndelay = "5"', '3:9: override.delay must be a duration such as "500ms", "1s" or "1h30m", '
          'not "5" (a unit is missing: "5ms" or "5s")'),
         ('hosts = ["a.test"]\nrobots = "igrone"', '3:10: override.robots must be "obey" or "ignore", not "igrone" '
@@ -145,6 +145,8 @@ def test_what_a_reload_changes_is_named(tmp_path: Path) -> None:
          "(90d) ()"),
         ('hosts = ["a.test"]\nmax_interval = "5m"', '3:16: override "a.test": min_interval (1h) is longer than '
          "max_interval (5m) ()"),
+        ('hosts = ["*.a.test"]\ndelay = 1\n[[override]]\nhosts = ["*.A.test."]\ndelay = 1', '5:10: an entry of override.hosts, '
+         '"*.a.test", is in an override before (crawler.toml:2) (put its keys into one override)'),
         ('hosts = ["a.test", "A.test"]\ndelay = 1', '2:20: an entry of override.hosts, "a.test", is in an override '
          "before (crawler.toml:2) (put its keys into one override)"),
     ],
