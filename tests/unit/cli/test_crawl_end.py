@@ -25,6 +25,7 @@ def printed(
     last_round: dict[str, object] | None = None,
     visited_at: float | None = None,
     stopped_by: StoppedBy = StoppedBy.MAX_URLS,
+    code: int = 0,
 ) -> str:
     def run(*_: Any, **__: Any) -> app.Result:
         urls = UrlCounts(500, 10, 0, 0, sum(one.urls for one in left), 0)
@@ -32,7 +33,7 @@ def printed(
         return app.Result(Ending(stopped_by, urls, left), summary, {"failures": {}}, visited_at=visited_at)
 
     monkeypatch.setattr(app, "run", run)
-    assert main(["crawl", "https://a.test/", "--output", "no-crawl-is-here", *words], standalone_mode=False) == 0
+    assert main(["crawl", "https://a.test/", "--output", "no-crawl-is-here", *words], standalone_mode=False) == code
     return capfd.readouterr().err
 
 
@@ -42,7 +43,9 @@ def test_the_limit_that_holds_is_named_once_with_its_value(
     """With a sum before them only if there are several reasons."""
     left = "crawler: left: 488 URLs of https://a.test held back by scope.max_urls = 12\n"
     assert printed(monkeypatch, capfd, "--limit", "12", left=(LIMITED,)) == left
-    both = printed(monkeypatch, capfd, "--limit", "9", "-o", "scope.max_urls_per_host=5", left=(LIMITED, LATER))
+    both = printed(
+        monkeypatch, capfd, "--limit", "9", "-o", "scope.max_urls_per_host=5", left=(LIMITED, LATER), code=75
+    )
     assert both.splitlines() == [
         "crawler: 490 URLs are left",
         "crawler: 488 URLs of https://a.test held back by scope.max_urls = 9 or scope.max_urls_per_host = 5",
