@@ -22,7 +22,7 @@ from pathlib import Path
 
 import trustme
 
-from bench.serve import need
+from bench.serve import need, program
 from tests.support.nameserver import Answer, nameserver
 
 PAGE = "words that a page is made of and that are read once; " * 100
@@ -136,7 +136,7 @@ def _nginx(served: Network, pages: int) -> Iterator[None]:
         f" server {{ listen {served.tls} ssl backlog=4096; listen {served.plain} backlog=4096;\n"
         f"  root {www}; index index.html; location /section/ {{ rewrite ^ /1.html break; }} }} }}\n"
     )
-    server = subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL)
+    server = subprocess.Popen([str(program("nginx")), "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL)
     try:
         time.sleep(0.5)
         if server.poll() is not None:

@@ -58,9 +58,14 @@ def connections(requests: list[dict[str, object]]) -> tuple[int, int]:
 
 def need(*programs: str) -> None:
     """End with the package to install where a program is missing."""
-    for program in programs:
-        if shutil.which(program) is None:
-            sys.exit(f"{program} is not installed (apt-get install {PACKAGES.get(program, program)})")
+    for name in programs:
+        if program(name) is None:
+            sys.exit(f"{name} is not installed (apt-get install {PACKAGES.get(name, name)})")
+
+
+def program(name: str) -> str | None:
+    """The path of a program; servers are not in the PATH of a user."""
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
 
 
 @contextmanager
@@ -78,7 +83,7 @@ def nginx(site: Path = JAVADOC) -> Iterator[Served]:
         )
         log = folder / "access.jsonl"
         (folder / "nginx.conf").write_text(_configuration(site, folder, log))
-        server = subprocess.Popen(["nginx", "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL)
+        server = subprocess.Popen([str(program("nginx")), "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL)
         try:
             time.sleep(0.5)
             if server.poll() is not None:

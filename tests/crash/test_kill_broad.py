@@ -14,6 +14,7 @@ import pytest
 
 from bench.broad import DELAY_S, DROPPING, MUTE, answer, is_live, name_of, seed
 from bench.loopback import Network, breaches, network
+from bench.serve import program
 from tests.crash.test_kill import settled
 from tests.support.commands import Crawl, run, running
 from tests.support.nginx import Place
@@ -63,6 +64,8 @@ def killed_after(crawl: Crawl, seconds: float, *, once_ready: bool) -> bool:
 
 def kill_and_go_on(directory: Path, *, hosts: int, kills: int, seed_of_moments: int) -> None:
     """Crawl with `kills` kills, then to the end, and look at everything."""
+    if program("nginx") is None:
+        pytest.skip("nginx is not installed")
     rng = random.Random(seed_of_moments)
     numbers = [number for number in range(hosts) if number % 60 not in (*MUTE, *DROPPING)]
     rng.shuffle(numbers)

@@ -205,6 +205,7 @@ class Workbench:
     async def exchange(self) -> None:
         """Let hosts leave and enter, in one transaction."""
         self._is_running = True
+        self._meanwhile = {}
         mono = self._clock.mono()
         unknown, self._unknown = self._unknown, {}
         short, self._short = self._short, {}
