@@ -135,7 +135,9 @@ class Fetcher:
         if task.kind is TaskKind.ROBOTS:
             limits = replace(limits, max_body=min(limits.max_body, limits.max_robots))
         elif task.kind is TaskKind.PAGE and (types := limits.content_types):
-            wants = self._content_types.setdefault(types, ContentTypes(types)).wants
+            if types not in self._content_types:
+                self._content_types[types] = ContentTypes(types)
+            wants = self._content_types[types].wants
         attempt = _Attempt(self.request_for(origin, task), limits, wants, started_at=self._clock.now())
         result: FetchResult
         try:
