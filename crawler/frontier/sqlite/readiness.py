@@ -77,20 +77,21 @@ def put_readiness(database: Database, hosts: Iterable[HostReadiness]) -> None:
     database.run_many(sql.PUT_READINESS, flat)
 
 
-def leave(database: Database, leaving: Leaving) -> None:
-    """Store the state of hosts and keys that leave memory."""
+def exchange(database: Database, leaving: Leaving, wanted: Wanted, name_of: Callable[[str], str]) -> Entered:
+    """Read what enters memory, make its keys active, and store what leaves: none that leaves enters."""
+    keys, more, named = _enter(database, wanted, name_of)
     put_readiness(database, leaving.hosts)
     database.run_many(sql.LEAVE_KEYS, [value for key in leaving.keys for value in key])
+    return Entered(keys, more, named, database.get(sql.NEXT_READY))
 
 
-def next_at(database: Database) -> float | None:
-    """When the next key that is not active has work."""
-    at: float | None = database.get(sql.NEXT_READY)
-    return at
+_More = dict[int, tuple[tuple[HostRow, ...], float | None]]
 
 
-def enter(database: Database, wanted: Wanted, name_of: Callable[[str], str]) -> Entered:
-    """Read what enters memory, and make its keys active. `next_at` is left out: others leave after that."""
+def _enter(
+    database: Database, wanted: Wanted, name_of: Callable[[str], str]
+) -> tuple[list[KeyRow], _More, list[HostRow]]:
+    """The parts of Entered but `next_at`."""
     named: list[HostRow] = []
     if wanted.host_ids:
         rows_of = orjson.loads(database.get(sql.HOSTS_OF_IDS, (json_list(list(wanted.host_ids)),)))
@@ -132,7 +133,7 @@ def enter(database: Database, wanted: Wanted, name_of: Callable[[str], str]) -> 
     entering = itertools.chain(named, *(hosts for hosts, _ in (*hosts_of.values(), *more.values())))
     if parked := [row.id for row in entering if row.parked is not None]:
         database.run(sql.ENTER_HOSTS, (UNTIL_EVENT, json_list(parked)))
-    return Entered(keys, more, named, None)
+    return keys, more, named
 
 
 def _hosts_of(

@@ -8,7 +8,6 @@ trace in either.
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import orjson
@@ -152,9 +151,7 @@ class Writer:
         with self._db.transaction():
             self._put_backoffs(leaving.backoffs)
             self._put_slow_responses(leaving.slow_responses)
-            entered = readiness.enter(self._db, wanted, self.key_name)
-            readiness.leave(self._db, leaving)
-            return replace(entered, next_at=readiness.next_at(self._db))
+            return readiness.exchange(self._db, leaving, wanted, self.key_name)
 
     def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], now: float) -> int:
         """See Frontier.deny."""
