@@ -172,7 +172,7 @@ async def _run(
             engine = Engine(options, frontier, _sinks(settings, output, clock), client, reporter, clock)
             _log_start(settings, logs, view, configuration, recovered.last_round)
             refused, taken_down = await engine.open(recovered, on_seeds=view.on_seeds)
-            for words in (*(options.refused_seeds() if refused else ()), *(f"seed {one}" for one in taken_down)):
+            for words in (*refused, *(f"seed {one}" for one in taken_down)):
                 view.tell(words)
             rules = settings.rules(mode)
             if words := await _seeds_gone(output, rules, engine):

@@ -20,7 +20,6 @@ import orjson
 from crawler.core.calendar_expression import utc_offset_of
 from crawler.core.clock import Clock, Hours
 from crawler.core.enums import Source, StoppedBy
-from crawler.core.formatting import count
 from crawler.core.models import Denied, Discovered, Origin, Suspects
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, parse_seed
@@ -32,7 +31,7 @@ from crawler.engine.monitoring.ending import Ending, ending, urls_left
 from crawler.engine.monitoring.status import Bounded, Monitor, Status
 from crawler.engine.observer import Observer
 from crawler.engine.operations import FORGOTTEN_RULE
-from crawler.engine.options import EngineConfiguration, SeedFile
+from crawler.engine.options import SEEDS_NAMED, EngineConfiguration, SeedFile, refused_text
 from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.response_processor import LARGE_AT_ONCE, ResponseProcessor
 from crawler.engine.pages.robots import RobotsResponses
@@ -61,7 +60,6 @@ _SEEDS_AT_START: Final = (
     10_000  # of a transaction; while a crawl runs they are SEEDS_AT_ONCE, since parsing holds it up
 )
 _SEEDS_SHOWN: Final = 100_000  # between two calls that show how far the seeds are
-_SEEDS_NAMED: Final = 100  # in messages
 _STORED_FILES: Final = "seed_files"  # value in the store: digests of file and rules → messages, number of refused seeds
 _SUSPECTS_SHOWN: Final = 100  # at the end
 _ROWS_AT_ONCE: Final = 1_000  # hosts of one query of the store
@@ -316,15 +314,13 @@ class Engine:
                 first += others[: _SEEDS_LOOKED_UP - len(first)]
             stored[name] = found
             self._stored_files[file] = self.options.fingerprint if found[1] else ""
-            refused += found[0][: _SEEDS_NAMED - len(refused)]
+            refused += found[0][: SEEDS_NAMED - len(refused)]
             number, done = number + found[1], done + file.count
             if name not in known:
                 await self.frontier.store_value(_STORED_FILES, orjson.dumps(known | stored))
         if known.keys() - stored.keys():
             await self.frontier.store_value(_STORED_FILES, orjson.dumps(stored))
-        if number > len(refused):
-            refused.append(f"and {count(number - len(refused), 'other seed')}: denied by the scope")
-        return refused, first
+        return refused_text(refused, number), first
 
     async def _store_seeds_of(
         self, texts: Iterable[str], done: int, total: int, on_seeds: Callable[[int, int], None] | None
@@ -341,7 +337,7 @@ class Engine:
                     in_scope.append(one)
                     continue
                 number += 1
-                if number <= _SEEDS_NAMED:
+                if number <= SEEDS_NAMED:
                     refused.append(f"{redact_text(one.url)}: denied by {denied.rule}")
             self.scheduler.discoveries_stored(await self.frontier.add(in_scope, now=self.clock.now()))
             first += in_scope[: _SEEDS_LOOKED_UP - len(first)]

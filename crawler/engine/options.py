@@ -77,6 +77,13 @@ class SeedFile:
     directories: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
 
+def refused_text(refused: Sequence[str], number: int) -> list[str]:
+    """Messages about `number` seeds that the scope refuses: the first of `refused`, and the number of the others."""
+    named = [f"seed {one}" for one in refused[:SEEDS_NAMED]]
+    more = number - len(named)
+    return [*named, f"{count(more, 'other seed')}: denied by the scope"] if more else named
+
+
 @dataclass(frozen=True)
 class EngineConfiguration:
     """Options of all parts of a crawl, applied together. `min_free` is about the disk of the directory `output`,
@@ -150,16 +157,14 @@ class EngineConfiguration:
 
     def refused_seeds(self) -> list[str]:
         """Messages about the seeds that the scope refuses: the first, and the number of the others. Raises OSError."""
-        scope, named, number = self.judging_scope(), list[str](), 0
+        scope, refused, number = self.judging_scope(), list[str](), 0
         for url, origin in _parsed(self.all_seeds()):
             denied = scope.judge(url, origin, depth=0, hop_path="", source=Source.SEED)
             if denied is not None:
                 number += 1
                 if number <= SEEDS_NAMED:
-                    named.append(f"seed {redact_text(url)}: denied by {denied.rule}")
-        if number > SEEDS_NAMED:
-            named.append(f"{count(number - SEEDS_NAMED, 'other seed')}: denied by the scope")
-        return named
+                    refused.append(f"{redact_text(url)}: denied by {denied.rule}")
+        return refused_text(refused, number)
 
     @property
     def fingerprint(self) -> str:

@@ -212,7 +212,8 @@ def test_seeds_of_files_are_stored_in_slices(monkeypatch: pytest.MonkeyPatch) ->
     """What the scope refuses is named up to a limit, and then counted; a line that became garbage is left out."""
     monkeypatch.setattr(module, "_SEEDS_AT_START", 3)
     monkeypatch.setattr(module, "_SEEDS_SHOWN", 4)
-    monkeypatch.setattr(module, "_SEEDS_NAMED", 1)
+    monkeypatch.setattr(module, "SEEDS_NAMED", 1)
+    monkeypatch.setattr("crawler.engine.options.SEEDS_NAMED", 1)
 
     async def main() -> None:
         frontier = SlicesCounted()
@@ -225,7 +226,7 @@ def test_seeds_of_files_are_stored_in_slices(monkeypatch: pytest.MonkeyPatch) ->
         )
         assert frontier.slices == [1, 3, 3, 0]
         assert shown == [(4, 11), (10, 11)]
-        assert [refused[0].partition(":")[0], *refused[1:]] == ["https", "and 2 other seeds: denied by the scope"]
+        assert [refused[0].partition(":")[0], *refused[1:]] == ["seed https", "2 other seeds: denied by the scope"]
         assert taken_down == []
         assert frontier.totals().queued == 7
         await crawl.close()

@@ -102,7 +102,7 @@ def test_a_seed_of_a_host_that_is_off_is_told() -> None:
     async def main() -> None:
         crawl = harness(Override(("b.test",), "crawler.toml:3", enabled=False))
         refused, _ = await crawl.engine.open(await crawl.frontier.open())
-        assert refused == [f'{B}: denied by crawler.toml:3  override "b.test" enabled = false']
+        assert refused == [f'seed {B}: denied by crawler.toml:3  override "b.test" enabled = false']
         assert not crawl.engine._permits(Origin("https", "b.test", 443))
         assert crawl.engine._permits(Origin("https", "a.test", 443))
         await crawl.close()
