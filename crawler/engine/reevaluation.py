@@ -189,7 +189,7 @@ class Reevaluation:
     async def _verdicts(
         self, rows: Sequence[HostRow], state: UrlState, scope: Scope
     ) -> AsyncIterator[list[tuple[Host, UrlRow, Denied | None]]]:
-        """Judge the URLs of one state of these hosts, in slices. What is not in memory is judged by the store."""
+        """Judge the URLs of one state of these hosts, in slices. A host that is not in memory does not enter it."""
         if not rows:
             return
         table = self._scheduler.host_table

@@ -12,9 +12,10 @@ from crawler.app import with_seeds
 from crawler.cli import cli
 from crawler.core.options import ANY_DEPTH, SeedOptions, dump_rules, load_rules
 from crawler.settings.configuration_errors import ConfigurationError
-from crawler.settings.loading import Loaded, load, load_paths
+from crawler.settings.loading import load, load_paths
 from crawler.settings.schema import SEED
 from crawler.settings.settings import changes, tables_text
+from tests.unit.settings.test_overrides import loaded, problems
 from tests.unit.settings.test_schema import SCHEMA, accepts
 
 TEXT = """\
@@ -29,17 +30,6 @@ scope = "seed-prefix"
 url = "https://user:s3@b.test/"
 max_depth = 2
 """
-
-
-def loaded(folder: Path, text: str, *overrides: str) -> Loaded:
-    (folder / "crawler.toml").write_text(text, encoding="utf-8")
-    return load(folder / "crawler.toml", overrides, {}, "crawl")
-
-
-def problems(folder: Path, text: str) -> list[str]:
-    with pytest.raises(ConfigurationError) as refused:
-        loaded(folder, text)
-    return [f"{one.line}:{one.column}: {one.message} ({one.hint})" for one in refused.value.problems]
 
 
 def test_seeds_reach_the_options_of_the_parts(tmp_path: Path) -> None:
