@@ -79,6 +79,8 @@ class CrawlClient(Fetches, Protocol):
 
     def needs_lookup(self, origin: Origin) -> bool: ...
 
+    def is_connected(self, origin: Origin) -> bool: ...
+
     async def look_up(self, origin: Origin) -> bool: ...
 
     def prepare(self, options: ClientOptions) -> Generation | None: ...
@@ -103,10 +105,17 @@ class CrawlClient(Fetches, Protocol):
 
 
 class MakesClient(Protocol):
-    """Makes the client, which enters `address_limiter` before each request, checks `permits` and obeys `bandwidth`."""
+    """Makes the client, which enters `address_limiter` before each request, checks `permits`, obeys `bandwidth`, and
+    rather closes idle connections to other origins than those of which `is_wanted` is true.
+    """
 
     def __call__(
-        self, *, address_limiter: AddressRateLimit, permits: Callable[[Origin], bool], bandwidth: Bandwidth
+        self,
+        *,
+        address_limiter: AddressRateLimit,
+        permits: Callable[[Origin], bool],
+        is_wanted: Callable[[Origin], bool],
+        bandwidth: Bandwidth,
     ) -> CrawlClient: ...
 
 
@@ -153,9 +162,15 @@ class Engine:
             on_event=observer.event,
             needs_lookup=lambda origin: self.client.needs_lookup(origin),
             look_up=lambda origin: self.client.look_up(origin),
+            is_connected=lambda origin: self.client.is_connected(origin),
         )
         self.host_table, self.revisits = self.scheduler.host_table, self.scheduler.revisits
-        self.client = client(address_limiter=self.scheduler.address_limiter, permits=self._permits, bandwidth=bandwidth)
+        self.client = client(
+            address_limiter=self.scheduler.address_limiter,
+            permits=self._permits,
+            is_wanted=self.scheduler.wants_connection,
+            bandwidth=bandwidth,
+        )
         first_contacts = share_of_limit(descriptor_limit(), fetch.connections, fetch.first_contacts)[1]
         self.scheduler.contacts.at_once = max(1, first_contacts)  # the client has raised the limit
         self.url_policy = UrlPolicy(options.judging_scope(), rules, options.obeys_robots)

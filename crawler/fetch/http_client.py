@@ -50,7 +50,8 @@ class Generation:
 class HttpClient:
     """Belongs to the event loop that runs when it is made. `run` closes replaced generations.
 
-    `memory` bounds the bytes of bodies in memory. `permits` is called before each request. `dialer_class` lets
+    `memory` bounds the bytes of bodies in memory. `permits` is called before each request, `is_wanted` is
+    that of the pool. `dialer_class` lets
     `crawler fetch` watch the dialing. Raises LocalProtocolError for fields that cannot be sent, and what TlsProfile
     raises; so does `prepare`.
     """
@@ -65,6 +66,7 @@ class HttpClient:
         spool_directory: str | None = None,
         on_event: OnEvent | None = None,
         permits: Callable[[Origin], bool] = lambda origin: True,
+        is_wanted: Callable[[Origin], bool] = lambda origin: False,
         bandwidth: Bandwidth | None = None,
         dialer_class: Callable[..., NetworkDialer] = NetworkDialer,
     ) -> None:
@@ -73,6 +75,7 @@ class HttpClient:
         self._spool_directory = spool_directory
         self._on_event = on_event
         self._permits = permits
+        self._is_wanted = is_wanted
         self._dialer_class = dialer_class
         self._budget = ByteBudget(memory)
         self._bandwidth = bandwidth or Bandwidth.of(options.fetch)
@@ -109,6 +112,7 @@ class HttpClient:
             on_event=self._on_event,
             first_id=first_id,
             first_contacts=first_contacts,
+            is_wanted=self._is_wanted,
         )
         if self._cookies is None and fetch.cookies == "session":
             self._cookies = CookieJar()
@@ -142,6 +146,10 @@ class HttpClient:
         if current.pool.has_idle(origin) or current.options.network.proxy is not None:
             return False
         return not current.resolver.is_known(origin.host)
+
+    def is_connected(self, origin: Origin) -> bool:
+        """Whether an idle connection to the origin is open, so that a request needs no new one."""
+        return self._current.pool.has_idle(origin)
 
     async def look_up(self, origin: Origin) -> bool:
         """Look the name of the origin up, for the next request. Returns whether it has an address."""

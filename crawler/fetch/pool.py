@@ -15,6 +15,7 @@ Invariants:
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -30,6 +31,7 @@ from crawler.fetch.options import FetchOptions, HostOptions
 from crawler.fetch.pool_statistics import ConnectionStatistics, HostConnections, OnEvent, PoolStats
 
 _MIN_SWEEP_DELAY_S: Final = 0.25
+_LOOKED_AT: Final = 16  # of the longest idle connections, for one that is not wanted
 
 
 class PoolClosed(RuntimeError):
@@ -48,7 +50,8 @@ class Pool:
     """Lends connections. Belongs to one event loop.
 
     `on_event` is called with the name and the fields of the events conn_open, conn_close and conn_fail. `first_id` is
-    the id of the first connection, `next_id` that of the next one.
+    the id of the first connection, `next_id` that of the next one. `is_wanted` tells whether the origin of an idle
+    connection is to be requested again soon.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Pool:
         bandwidth: Bandwidth | None = None,
         first_id: int = 1,
         first_contacts: int = 0,
+        is_wanted: Callable[[Origin], bool] = lambda origin: False,
     ) -> None:
         self._dialer = dialer
         self._options = options
@@ -78,6 +82,7 @@ class Pool:
         self._taken = 0  # slots of all origins
         self._new = 0  # those of them that are new
         self._first_contacts = first_contacts
+        self._is_wanted = is_wanted
         self._opening = 0
         self._idle: dict[Connection, None] = {}  # of all origins, the longest idle first
         self._waiting: dict[asyncio.Future[Connection | None], Origin] = {}  # in order of arrival
@@ -128,7 +133,7 @@ class Pool:
         if self._waiting:
             self._serve_waiting()
         if self._taken > self._options.connections and self._counted > self._options.connections:
-            self._evict_longest_idle()
+            self._evict_idle()
         if connection.is_idle:
             if self._sweep_timer is None or expires < self._sweep_mono:
                 self._arm_sweep(expires, now)
@@ -164,7 +169,7 @@ class Pool:
             return False
         most = self._options.connections
         does_not_count = self._new < self._first_contacts and self._counted <= most
-        if not does_not_count and self._counted >= most and not self._evict_longest_idle():
+        if not does_not_count and self._counted >= most and not self._evict_idle():
             return False
         self._slots.setdefault(origin, OriginSlots()).taken += 1  # looked up again: the eviction may have removed it
         self._taken += 1
@@ -237,7 +242,7 @@ class Pool:
             if isinstance(error, DialError):
                 self._statistics.failed(origin, error)
                 if error.error_type is ErrorType.NO_FILE_DESCRIPTORS:
-                    self._evict_longest_idle()
+                    self._evict_idle()
             raise
         finally:
             self._opening -= 1
@@ -300,12 +305,17 @@ class Pool:
                 # unlike gather, wait does not cancel the futures if it is cancelled: close may be called again
                 await asyncio.wait([connection.gone for connection in connections])
 
-    def _evict_longest_idle(self) -> bool:
-        """Close the longest idle connection at once, to free its slot. False: none is idle."""
-        for connection in self._idle:
-            connection.abort(CloseReason.EVICTED)
-            return True
-        return False
+    def _evict_idle(self) -> bool:
+        """Close an idle connection at once, to free its slot: of the longest idle ones the first that is not wanted. If
+        all of these are, the last one: the others are needed sooner. False: none is idle.
+        """
+        if not self._idle:
+            return False
+        longest_idle = itertools.islice(self._idle, _LOOKED_AT)
+        unwanted = (one for one in longest_idle if not self._is_wanted(one.origin))
+        evicted = next(unwanted, None) or next(reversed(self._idle))
+        evicted.abort(CloseReason.EVICTED)
+        return True
 
     def _evict_surplus(self, address: str) -> None:
         """If an address has more connections than allowed, close the longest idle one. If all of them are lent, the

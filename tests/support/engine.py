@@ -1,14 +1,14 @@
 """The real engine with everything outside it replaced: a scripted web, a store in memory, time that jumps."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from crawler.core.enums import Source, StoppedBy, TaskKind
-from crawler.core.models import Discovered, FetchResult, RecordLocation, SinkFile
+from crawler.core.models import Discovered, FetchResult, Origin, RecordLocation, SinkFile
 from crawler.core.options import Override, PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
 from crawler.core.politeness import politeness_key
 from crawler.core.scope import Overrides
@@ -122,8 +122,14 @@ class Harness(RecordingObserver):
         self.frontier: Any = frontier if frontier is not None else MemoryFrontier(key_name)
         self.web = Web(self.clock, pages=web or {})
 
-        def make_client(*, address_limiter: AddressRateLimit, permits: object, bandwidth: Bandwidth) -> Web:
-            self.web.address_limiter = address_limiter
+        def make_client(
+            *,
+            address_limiter: AddressRateLimit,
+            permits: object,
+            is_wanted: Callable[[Origin], bool],
+            bandwidth: Bandwidth,
+        ) -> Web:
+            self.web.address_limiter, self.web.is_wanted = address_limiter, is_wanted
             self.bandwidth = bandwidth
             return self.web
 

@@ -3,7 +3,8 @@
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from crawler.core.body import BytesBody
@@ -24,6 +25,7 @@ from crawler.fetch.http_client import Generation
 from crawler.fetch.net.errors import ResolveError
 from crawler.fetch.net.resolver import CachingResolver, DnsResult
 from crawler.fetch.options import ClientOptions
+from crawler.fetch.pool import Pool
 from crawler.fetch.pool_statistics import REQUEST_BOUNDS, HostConnections, PoolStats
 from tests.support.virtual_time import EPOCH, LoopClock
 
@@ -110,7 +112,7 @@ class Web:
     """A scripted fetcher. `pages` maps a URL to its result, or to several (each once, then the last for ever);
     `other` gives the result of any other URL. `addresses` maps a host to its address. A request takes `dial_s` before
     it enters the rate limit of its address, and `takes_s` after it. `resolver`: how names are looked up; None: they are
-    known. `waited_s` is the time that each request waited for it.
+    known. `waited_s` is the time that each request waited for it. `pool` lends connections; None: there are none.
     """
 
     clock: LoopClock
@@ -125,6 +127,8 @@ class Web:
     shut: int = 0
     in_flight: int = 0
     resolver: CachingResolver | None = None
+    pool: Pool | None = None
+    is_wanted: Callable[[Origin], bool] = lambda origin: False  # for `pool`
     waited_s: list[tuple[str, float]] = field(default_factory=list)
     before: Callable[[Origin, Task], None] = lambda origin, task: None
     _times: Counter[str] = field(default_factory=Counter)
@@ -152,8 +156,9 @@ class Web:
         self.in_flight += 1
         try:
             takes_s = self.takes_s(origin, task)
-            if takes_s:
-                await asyncio.sleep(takes_s)
+            async with self._connection(origin):
+                if takes_s:
+                    await asyncio.sleep(takes_s)
             result = self._respond(origin, task)
             if isinstance(result, Fetched):
                 result = replace(result, connection=replace(result.connection, peer_address=address))
@@ -163,6 +168,17 @@ class Web:
                 self.address_limiter.leave(address)
         self.requests.append(SentRequest(task.url, origin, task, address, called, begin, self.clock.mono(), result))
         return result
+
+    @asynccontextmanager
+    async def _connection(self, origin: Origin) -> AsyncIterator[None]:
+        if self.pool is None:
+            yield
+            return
+        connection = await self.pool.acquire(origin)
+        yield
+        connection.requests += 1
+        connection.idle_since_mono = self.clock.mono()
+        self.pool.release(connection)
 
     def _respond(self, origin: Origin, task: Task) -> FetchResult:
         scripted = self.pages.get(task.url)
@@ -175,6 +191,9 @@ class Web:
 
     def needs_lookup(self, origin: Origin) -> bool:
         return self.resolver is not None and not self.resolver.is_known(origin.host)
+
+    def is_connected(self, origin: Origin) -> bool:
+        return self.pool is not None and self.pool.has_idle(origin)
 
     async def look_up(self, origin: Origin) -> bool:
         assert self.resolver is not None
@@ -192,7 +211,8 @@ class Web:
         return
 
     async def close(self) -> None:
-        return
+        if self.pool is not None:
+            await self.pool.close()
 
     def cut(self, covers: Callable[[Origin], bool]) -> int:
         return 0

@@ -302,7 +302,7 @@ class Monitor:
             bytes_per_s=rates.bytes_per_s,
             uncommitted=self._committer.uncommitted,
             in_flight=len(in_flight),
-            workers=scheduler.queue.maxsize + scheduler.contacts.in_flight,
+            workers=scheduler.workers + scheduler.contacts.in_flight,
             requests=len(ages_s),
             oldest_s=max(ages_s, default=0.0),
             lookups=scheduler.contacts.lookups,

@@ -7,10 +7,12 @@ Tasks are taken within the limits on URLs. Invariant: a task is in one buffer, i
 import asyncio
 import contextlib
 import itertools
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Final
 
+from crawler.core.clock import Clock
 from crawler.core.models import Lease, Origin, Task
 from crawler.engine.pages.traps import TrapWatch
 from crawler.engine.pages.url_policy import RobotsCache
@@ -29,6 +31,8 @@ DISK_FULL_RETRY_S: Final = 1.0  # until the store is tried again after its disk 
 # Lookups of names under way, and hosts with an address that wait for room. A third of all names takes the 5 s of a
 # timeout at worst: that is 600 new hosts a second. Unbound serves 1,024 clients at once by default.
 LOOKUPS_AT_ONCE: Final = 1_000
+FRESH_AT_ONCE: Final = 128  # first contacts that were issued within …
+FRESH_S: Final = 1.0  # … and may get a response soon
 
 
 class Prefetch:
@@ -214,8 +218,10 @@ class Contacts:
     """What a lease waits for before it needs a connection: a lookup of the name, and, if the host never responded, room
     among the first contacts. `needs_lookup` and `look_up` are those of the HTTP client.
 
-    First contacts have workers of their own, `at_once`, since each may wait for a silent host until a timeout. A host
-    without an address needs no room: its request fails at once. `schedule` is called with the key of a host that waits
+    First contacts have workers of their own, `at_once`, since each may wait for a silent host until a timeout. Of those
+    that are not silent yet, issued within FRESH_S, there are at most FRESH_AT_ONCE: more would only delay the requests
+    to other hosts, whose connections would not be used in time. A host without an address needs no room: its request
+    fails at once. `schedule` is called with the key of a host that waits
     no longer, and the time since when it could have had a lease.
     """
 
@@ -225,17 +231,20 @@ class Contacts:
         needs_lookup: Callable[[Origin], bool],
         look_up: Callable[[Origin], Awaitable[bool]],
         at_once: int,
+        clock: Clock,
         schedule: Callable[[PolitenessKey, float], None],
     ) -> None:
         self._needs_lookup = needs_lookup
         self._look_up = look_up
         self.at_once = at_once
+        self._clock = clock
         self._schedule = schedule
         self._keys: dict[Host, dict[PolitenessKey, float]] = {}  # that wait for what a host waits for, and since when
         self._wanted: deque[tuple[Host, Origin]] = deque()  # hosts that responded go first
         self._lookups: dict[Host, asyncio.Task[None]] = {}
         self._waiting: dict[Host, None] = {}  # for room, in order of arrival
         self._leases: set[int] = set()  # ids of those for the workers of first contacts
+        self._fresh: dict[int, float] = {}  # those of them issued within FRESH_S, and when
 
     @property
     def in_flight(self) -> int:
@@ -292,7 +301,7 @@ class Contacts:
                 want = self._wanted.appendleft if host.ever_responded else self._wanted.append
                 want((host, origin))
             return self._wait(host, key, mono)
-        if host.ever_responded or host.has_address is False or len(self._leases) < self.at_once:
+        if host.ever_responded or host.has_address is False or self._room() > 0:
             return True
         if not host.is_waiting:
             self._waiting[host] = None
@@ -307,6 +316,7 @@ class Contacts:
         """Note a lease that was issued."""
         if not (host.ever_responded or host.has_address is False or host.is_disabled):
             self._leases.add(lease.id)
+            self._fresh[lease.id] = lease.leased_mono
             if host in self._waiting:
                 del self._waiting[host]
                 self._end_wait(host)
@@ -320,13 +330,27 @@ class Contacts:
         """Let the next host in if the lease was a first contact."""
         if lease.id in self._leases:
             self._leases.discard(lease.id)
+            self._fresh.pop(lease.id, None)
             self._let_in(1)
 
     def fill(self) -> None:
         """Use the room that is left by hosts that were let in and got no lease, after all keys that are due."""
         self._let_in(self.at_once)
 
+    def wait_s(self) -> float:
+        """Seconds until there may be room for a host that waits for it, unless a lease ends before."""
+        if not self._waiting or self._room() > 0 or len(self._leases) >= self.at_once:
+            return math.inf
+        return next(iter(self._fresh.values())) + FRESH_S - self._clock.mono()
+
+    def _room(self) -> int:
+        """The number of first contacts that may be issued now."""
+        mono = self._clock.mono()
+        while self._fresh and next(iter(self._fresh.values())) + FRESH_S <= mono:
+            del self._fresh[next(iter(self._fresh))]
+        return max(0, min(self.at_once - len(self._leases), FRESH_AT_ONCE - len(self._fresh)))
+
     def _let_in(self, number: int) -> None:
-        for host in list(itertools.islice(self._waiting, max(0, min(number, self.at_once - len(self._leases))))):
+        for host in list(itertools.islice(self._waiting, min(number, self._room()))):
             del self._waiting[host]
             self._end_wait(host)

@@ -1,8 +1,10 @@
 """The ready queue: politeness keys by the time at which they may be requested, and wait queues of IP addresses.
 
-It is a heap of times. An entry is valid only if its time equals the `scheduled_mono` of its key or wait queue: to
-reschedule, an entry is added, and the former entry is skipped later. `LeaseSelection` decides what of a due key is
-leased.
+It is two heaps of times. A key whose next host has an open connection is in the second, which goes ahead: else, with
+more hosts than connections, each connection would be closed before its host may be requested again. After TURN requests
+a key waits for its turn among the others. An entry is valid only if its time equals the `scheduled_mono` of its key or
+wait queue: to reschedule, an entry is added, and the former entry is skipped later. `LeaseSelection` decides what of a
+due key is leased.
 """
 
 import heapq
@@ -13,6 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from crawler.core.clock import Clock
+from crawler.core.models import Origin
 from crawler.core.options import PolitenessOptions
 from crawler.engine.scheduling.host import AddressQueue, PolitenessKey
 from crawler.engine.scheduling.restrictions import AddressRateLimiter
@@ -21,19 +24,28 @@ NEVER: Final = math.inf
 ANY_WIDTH: Final = 1 << 30
 MOST_WAITED_S: Final = 30.0  # how long a key waits for an address while others need its place
 MOST_BOOKED_S: Final = 3_600.0  # after which one that left for that reason comes back at the latest
+TURN: Final = 16  # requests of a key in succession, over open connections, before it waits behind the others
 RESERVATION_S: Final = 1.0  # how long an address is reserved for a key, and how often a wait queue is checked
 
 
 class ReadyQueue:
     """`options` are the politeness options of addresses. `wake` is called after each new entry, because the entry may
-    be due while the scheduler would still sleep.
+    be due while the scheduler would still sleep. `is_connected` tells whether an idle connection to an origin is open.
     """
 
-    def __init__(self, options: PolitenessOptions, clock: Clock, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        options: PolitenessOptions,
+        clock: Clock,
+        wake: Callable[[], None],
+        is_connected: Callable[[Origin], bool] = lambda origin: False,
+    ) -> None:
         self.address_limiter = AddressRateLimiter(options, clock, self._address_left)
         self._clock = clock
         self._wake = wake
+        self._is_connected = is_connected
         self._heap: list[tuple[float, int, PolitenessKey | AddressQueue]] = []
+        self._ahead: list[tuple[float, int, PolitenessKey]] = []  # keys that go ahead
         self._removed = 0  # entries of keys that left memory, at most
         self._sequence = itertools.count()
         self._wait_queues: dict[str, AddressQueue] = {}  # by address
@@ -45,11 +57,17 @@ class ReadyQueue:
         if when_mono == NEVER or (due.scheduled_mono is not None and due.scheduled_mono <= when_mono):
             return
         due.scheduled_mono = when_mono
-        heapq.heappush(self._heap, (when_mono, next(self._sequence), due))
+        if isinstance(due, PolitenessKey) and due.goes_ahead:
+            heapq.heappush(self._ahead, (when_mono, next(self._sequence), due))
+        else:
+            heapq.heappush(self._heap, (when_mono, next(self._sequence), due))
         self._wake()
 
     def take_due(self) -> PolitenessKey | float:
         """Remove the next key that is due, or return the seconds until one is."""
+        ahead = self._take_ahead()
+        if isinstance(ahead, PolitenessKey):
+            return ahead
         while self._heap:
             when, _, due = self._heap[0]
             if due.scheduled_mono != when:
@@ -57,30 +75,57 @@ class ReadyQueue:
                 continue
             wait_s = when - self._clock.mono()
             if wait_s > 0:
-                return wait_s
+                return min(wait_s, ahead)
             heapq.heappop(self._heap)
             due.scheduled_mono = None
             if isinstance(due, PolitenessKey):
+                due.goes_ahead = False
                 return due
             self._serve(due)
+        return ahead
+
+    def _take_ahead(self) -> PolitenessKey | float:
+        """As `take_due`, of the keys that go ahead. Those whose connection was closed meanwhile join the others."""
+        while self._ahead:
+            when, _, key = self._ahead[0]
+            wait_s = when - self._clock.mono()
+            if wait_s > 0 and key.scheduled_mono == when:
+                return wait_s
+            heapq.heappop(self._ahead)
+            if key.scheduled_mono != when:
+                continue
+            if self._has_connection(key):
+                key.scheduled_mono = None
+                return key
+            key.goes_ahead = False
+            heapq.heappush(self._heap, (when, next(self._sequence), key))
         return NEVER
+
+    def _has_connection(self, key: PolitenessKey) -> bool:
+        return bool(key.hosts) and self._is_connected(key.hosts[0].origin)
 
     @property
     def first_mono(self) -> float:
         """When the first entry is due, valid or not; NEVER if there is none."""
-        return self._heap[0][0] if self._heap else NEVER
+        return min((heap[0][0] for heap in (self._heap, self._ahead) if heap), default=NEVER)
 
     # -- leases
 
     def lease_issued(self, key: PolitenessKey, lease_id: int, address: str | None) -> None:
         """End the key's reservation. If addresses have no delay and `address` is known, count the lease there."""
         self._clear_reservation(key)
+        key.turn = key.turn + 1 if key.goes_ahead else 1
         if address is not None and not self.address_limiter.has_delay:
             self._lease_addresses[lease_id] = address
             self._lease_counts[address] += 1
 
-    def lease_ended(self, lease_id: int) -> None:
-        """Let the next key use the address of the lease."""
+    def lease_ended(self, key: PolitenessKey, lease_id: int) -> None:
+        """Let the next key use the address of the lease. The key itself goes ahead if it may: then the caller schedules
+        it.
+        """
+        key.goes_ahead = key.delay_s > 0 and key.turn < TURN and self._has_connection(key)
+        if key.goes_ahead:
+            key.scheduled_mono = None  # an entry among the others, made during the lease
         address = self._lease_addresses.pop(lease_id, None)
         if address is None:
             return
@@ -126,9 +171,11 @@ class ReadyQueue:
         self._removed += key.scheduled_mono is not None
         key.scheduled_mono = None
         key.auxiliary_open_mono = 0.0
-        if self._removed > len(self._heap) // 2:  # else their entries stay until their times have come
+        if self._removed > (len(self._heap) + len(self._ahead)) // 2:  # else they stay until their times have come
             self._heap = [entry for entry in self._heap if entry[2].scheduled_mono == entry[0]]
+            self._ahead = [entry for entry in self._ahead if entry[2].scheduled_mono == entry[0]]
             heapq.heapify(self._heap)
+            heapq.heapify(self._ahead)
             self._removed = 0
         self.release_address(key)
         for queue in list(key.wait_queues):

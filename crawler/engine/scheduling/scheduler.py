@@ -14,6 +14,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.enums import RetryEffect, TaskKind, UrlState
@@ -41,6 +42,8 @@ from crawler.engine.scheduling.workbench import Workbench
 from crawler.fetch.fetcher import AddressNotReady
 from crawler.frontier.base import Frontier, Receipt, Recovered
 
+QUEUED_SHARE: Final = 8  # leases that wait for a worker, at most: an eighth of the number of workers
+
 
 class Scheduler:
     """Puts leases into `queue` while it has room. Sets `quiet` when there may be nothing left to do."""
@@ -60,6 +63,7 @@ class Scheduler:
         on_event: OnEvent,
         needs_lookup: Callable[[Origin], bool],
         look_up: Callable[[Origin], Awaitable[bool]],
+        is_connected: Callable[[Origin], bool],
     ) -> None:
         self.host_table = HostTable(
             politeness=options.politeness,
@@ -74,7 +78,9 @@ class Scheduler:
         )
         self.url_limits = UrlLimits(options.scope)
         self._frontier = frontier
-        self.queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=options.engine.workers)
+        self.workers = options.engine.workers
+        # Few leases wait for a worker: one for a host with an open connection, which is due soon, goes ahead of others
+        self.queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=max(1, self.workers // QUEUED_SHARE))
         self.first_contacts: asyncio.Queue[Lease] = asyncio.Queue()  # bounded by `contacts`
         self._clock = clock
         self.crawl_rate_limiter = crawl_rate_limiter
@@ -83,7 +89,7 @@ class Scheduler:
         )
         self._wake = asyncio.Event()
         self._quiet = quiet
-        self._ready_queue = ReadyQueue(options.address_politeness, clock, self._wake.set)
+        self._ready_queue = ReadyQueue(options.address_politeness, clock, self._wake.set, is_connected)
         self._prefetch = Prefetch(
             host_table=self.host_table,
             url_limits=self.url_limits,
@@ -98,6 +104,7 @@ class Scheduler:
             needs_lookup=needs_lookup,
             look_up=look_up,
             at_once=options.client.fetch.first_contacts,
+            clock=clock,
             schedule=self._ready_queue.schedule,
         )
         self.traps = traps
@@ -228,7 +235,9 @@ class Scheduler:
             self.contacts.stop()
 
     async def _sleep(self, wait_s: float) -> None:
-        wait_s = min(wait_s, self._due_s(), NEVER if self.paused else self.workbench.wait_s())
+        if not self.paused:
+            wait_s = min(wait_s, self.workbench.wait_s(), self.contacts.wait_s())
+        wait_s = min(wait_s, self._due_s())
         with suppress(TimeoutError):
             async with asyncio.timeout(None if wait_s == NEVER else wait_s):
                 await self._wake.wait()
@@ -310,7 +319,7 @@ class Scheduler:
             self._wait_for_address(lease, host, key, closed)
         del self.leases_out[lease.id]
         self.contacts.lease_ended(lease)
-        self._ready_queue.lease_ended(lease.id)
+        self._ready_queue.lease_ended(key, lease.id)
         now = self._clock.mono()
         host.leases -= 1
         if began:
@@ -345,6 +354,14 @@ class Scheduler:
             self._ready_queue.wait_for_address(key, closed.address, closed.until_mono, goes_first=True)
         if lease.origin == host.origin:
             host.peer = closed.address
+
+    def wants_connection(self, origin: Origin) -> bool:
+        """Whether an idle connection to the origin will serve a request soon, ahead of keys without one."""
+        key = self.host_table.known_key(origin)
+        if key is None or not key.goes_ahead:
+            return False
+        hosts = (self.host_table.hosts[host_id] for host_id in key.members)
+        return any(host.has_work or host.leased for host in hosts)  # a page that is not stored yet may have links
 
     def visit_stored(self, settlement: Settlement, new_links: Sequence[tuple[int, int, str]] = ()) -> None:
         """Count a stored visit. `new_links`: URLs that were first found on its page, if the URL was a suspect."""

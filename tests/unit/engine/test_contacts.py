@@ -192,6 +192,31 @@ def test_every_host_has_its_first_contact_in_time() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("silent", [0, 20])
+def test_few_first_contacts_are_made_at_once_until_they_turn_out_silent(
+    silent: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They do not delay the requests to hosts that responded; silent ones hold up no other for longer than a second."""
+    monkeypatch.setattr(prefetch, "FRESH_AT_ONCE", 5)
+
+    async def main() -> None:
+        hosts = [*(f"silent{n}.test" for n in range(silent)), *(f"live{n}.test" for n in range(60))]
+        harness = Broad(*hosts, engine=replace(ENGINE, max_duration_s=100.0))
+        harness.web.takes_s = lambda origin, task: SILENT_S if origin.host.startswith("silent") else 0.5
+        await harness.run()
+        first: dict[str, tuple[float, float]] = {}
+        for one in harness.web.requests:
+            first[one.origin.host] = min(first.get(one.origin.host, (math.inf, 0.0)), (one.begin, one.end))
+        assert len(first) == len(hosts)
+        begins = sorted(begin for begin, _ in first.values())
+        for begin, _ in first.values():
+            fresh = sum(other <= begin < min(end, other + prefetch.FRESH_S) for other, end in first.values())
+            assert fresh <= 5
+        assert begins[-1] - begins[0] <= silent / 5 * prefetch.FRESH_S + 60 / 5 * 0.5 + 2.0
+
+    run(main())
+
+
 def test_a_silent_host_is_not_tried_again_at_once_beside_many_others() -> None:
     """With few others it has three tries within seconds of each other, in case that it was about to start."""
 

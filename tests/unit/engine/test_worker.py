@@ -411,8 +411,8 @@ def test_a_host_that_answers_everything_with_500_rests_now_and_then() -> None:
     bad = {f"{ROOT}{n}": response(500) for n in range(45)}
     crawled = Crawled({ROOT: response(200, page(*urls)), **bad})
     begins = [one.begin for one in crawled.engine.web.requests if one.url in bad]
-    waits = [round(after - before) for before, after in pairwise(begins[:41])]
-    assert [wait for wait in waits if wait > 3] == [5, 15, 30, 30]
+    waits = [round(after - before) for before, after in pairwise(begins)]
+    assert [wait for wait in waits if wait > 3][:4] == [5, 15, 30, 30]
     assert set(crawled.states.values()) == {"done", "gave_up"}
 
 

@@ -20,7 +20,7 @@ A, B, C, D = (Origin("https", f"{name}.test", 443) for name in "abcd")
 
 
 class Rig:
-    def __init__(self, *, per_host=1, per_address=None, first_contacts=0, **options):
+    def __init__(self, *, per_host=1, per_address=None, first_contacts=0, wanted=(), **options):
         self.clock = FakeClock()
         self.dialing = FakeDialer()
         self.events = []
@@ -32,6 +32,7 @@ class Rig:
             connections_per_address=per_address,
             on_event=lambda name, fields: self.events.append({"event": name} | fields),
             first_contacts=first_contacts,
+            is_wanted=lambda origin: origin in wanted,
         )
 
     async def use(self, origin, requests=1):
@@ -214,6 +215,24 @@ async def test_the_longest_idle_connection_makes_room(rig):
     assert a.is_open
     assert c.is_open
     assert set(r.pool._slots) == {A, C}
+
+
+@pytest.mark.parametrize(("wanted", "evicted"), [((), A), ((A,), B), ((A, B), C), ((A, B, C), C)])
+async def test_a_connection_that_is_wanted_soon_is_kept(rig, wanted, evicted):
+    """Of the longest idle the first that is not wanted makes room; the last one if all are, which is needed latest."""
+    r = rig(connections=3, wanted=wanted)
+    made = {origin: await r.use(origin) for origin in (A, B, C)}
+    await r.use(D)
+    assert [origin for origin, one in made.items() if one.close_reason is CloseReason.EVICTED] == [evicted]
+
+
+async def test_a_wanted_connection_far_behind_is_not_looked_for(rig):
+    """Closing one looks at few of them."""
+    origins = [Origin("https", f"h{number}.test", 443) for number in range(40)]
+    r = rig(connections=40, wanted=origins[:20])
+    made = {origin: await r.use(origin) for origin in origins}
+    await r.use(A)
+    assert [origin for origin, one in made.items() if not one.is_open] == [origins[-1]]
 
 
 async def test_silent_hosts_take_no_connection_from_the_others(rig):

@@ -1,0 +1,87 @@
+"""Hosts with an open connection go ahead, for a turn: with more hosts than connections these are used again."""
+
+from itertools import pairwise
+
+import pytest
+
+from crawler.core.enums import CloseReason, StoppedBy
+from crawler.core.options import ScopeOptions
+from crawler.engine.options import EngineOptions
+from crawler.engine.scheduling.ready_queue import TURN
+from crawler.fetch.options import FetchOptions
+from crawler.fetch.pool import Pool
+from tests.support.engine import POLITE, Harness
+from tests.support.fetching import FakeDialer
+from tests.support.scripted_web import page, response
+from tests.support.virtual_time import run
+
+
+class Connected(Harness):
+    """A crawl of `hosts` with `pages` pages each, over at most `connections` connections. Two workers, one more
+    for first contacts, and a response time of 0.1 s make 30 requests a second.
+    """
+
+    def __init__(self, hosts: int, pages: int, *, connections: int, first_contacts: int = 1) -> None:
+        origins = [f"https://h{number}.test" for number in range(hosts)]
+        super().__init__(
+            *(f"{origin}/" for origin in origins),
+            politeness=POLITE,
+            scope=ScopeOptions(max_depth=None),
+            engine=EngineOptions(workers=2, linger_s=600.0, min_free=0),
+            first_contacts=first_contacts,
+            web={f"{origin}/": response(200, page(*(f"/{n}" for n in range(pages - 1)))) for origin in origins},
+        )
+        self.dialer = FakeDialer()
+        self.web.pool = Pool(
+            dialer=self.dialer,  # type: ignore[arg-type] - it has what the pool calls
+            options=FetchOptions(connections=connections, idle_timeout_s=600.0),
+            clock=self.clock,
+            first_contacts=first_contacts,
+            is_wanted=self.web.is_wanted,
+        )
+
+
+@pytest.mark.parametrize("connections", [60, 40])
+def test_a_connection_serves_all_pages_of_a_host(connections: int) -> None:
+    """Where there are as many connections as requests in the time of a delay, and the commit that brings the links."""
+
+    async def main() -> None:
+        engine = Connected(200, 5, connections=connections)
+        assert await engine.run() is StoppedBy.EMPTY
+        assert len(engine.web.requests) == 200 * 6
+        assert len(engine.dialer.dialled) < 1.2 * 200
+        by_host = sorted(engine.web.requests, key=lambda one: (one.origin, one.begin))
+        for before, after in pairwise(by_host):
+            assert before.origin != after.origin or after.begin - before.end >= POLITE.delay_s
+
+    run(main())
+
+
+def test_a_turn_ends() -> None:
+    """After some requests in succession a host waits behind the others: its connection goes to one of them."""
+
+    async def main() -> None:
+        engine = Connected(100, 3 * TURN, connections=40)
+        assert await engine.run() is StoppedBy.EMPTY
+        requests = [one.requests for one in engine.dialer.dialled if one.close_reason is CloseReason.EVICTED]
+        assert sum(requests) / len(requests) > TURN / 2
+        assert sum(number > TURN + 1 for number in requests) < len(requests) / 50
+
+    run(main())
+
+
+def test_a_connection_closed_meanwhile_gives_no_precedence() -> None:
+    """The key takes its place among the others by the time since when it may be requested."""
+
+    async def main() -> None:
+        engine = Connected(30, 4, connections=30)
+        pool = engine.web.pool
+        assert pool is not None
+        engine.web.before = lambda origin, task: pool.close_idle()
+        assert await engine.run() is StoppedBy.EMPTY
+        assert len(engine.web.requests) == 30 * 5
+        assert len(engine.dialer.dialled) == 30 * 5
+        ends = {request.origin: request.end for request in engine.web.requests}
+        assert max(ends.values()) - min(ends.values()) < 4.0, "all hosts have their turns alike"
+
+    run(main())
