@@ -25,7 +25,7 @@ class IdentityOptions:
 class FetchOptions:
     """Limits of one exchange and of the pool. Times in seconds, sizes in bytes, None: no limit."""
 
-    connections: int = 512  # open at once, all hosts
+    connections: int = 2_048  # open at once, all hosts
     # Connections beside them, to hosts that never responded: 340 new hosts a second, if a tenth of them takes 30 s.
     first_contacts: int = 1_024
     connect_timeout_s: float = 10.0
