@@ -309,14 +309,23 @@ class _NameQuery:
         return DnsAnswer(addresses, min(answer.ttl_s for answer in found))
 
     def _end(self, result: DnsResult) -> None:
+        deliver = self._deliver
         self.stop()
-        self._deliver(result)
+        deliver(result)
 
     def stop(self) -> None:
-        """Deliver nothing from now on."""
+        """Deliver nothing from now on. Then nothing refers to the query, as far as it can tell: what only the garbage
+        collector frees is a part of the memory of a broad crawl.
+        """
         self._is_over = True
         for timer in self._timers:
             timer.cancel()
+        self._timers.clear()
+        self._deliver = _ignore
+
+
+def _ignore(_result: DnsResult) -> None:
+    """For a query that is over."""
 
 
 def _found(host: str, answer: Any) -> DnsResult:

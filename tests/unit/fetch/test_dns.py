@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import time
 from collections import Counter
 
@@ -9,7 +10,7 @@ import pytest
 
 from crawler.core.enums import ErrorType
 from crawler.fetch.net.errors import ResolveError
-from crawler.fetch.net.resolver import SPLIT_AFTER_S, AresLookup, CachingResolver
+from crawler.fetch.net.resolver import SPLIT_AFTER_S, AresLookup, CachingResolver, _NameQuery
 from crawler.fetch.options import NetworkOptions
 from tests.support.fetching import FakeClock
 from tests.support.nameserver import NXDOMAIN, REFUSED, SERVFAIL, Zone, nameserver
@@ -216,6 +217,21 @@ async def test_closing_leaves_no_query_behind():
             await waiting
         assert all(timer.cancelled() for timer in timers)
         assert not lookup._queries
+
+
+async def test_a_query_that_is_over_needs_no_garbage_collector():
+    """Among a million names what waits for it would be a part of the memory."""
+    zones = {f"{n}.example": Zone([V4], ttl=120) for n in range(20)} | {f"no{n}.example": NXDOMAIN for n in range(20)}
+    async with nameserver(zones) as ns, resolver(ns) as r:
+        gc.collect()
+        gc.disable()
+        try:
+            for name in zones:
+                await r.look_up(name)
+            await asyncio.sleep(0)
+            assert not [one for one in gc.get_objects() if isinstance(one, _NameQuery)]
+        finally:
+            gc.enable()
 
 
 async def test_invalid_names_are_not_found():
