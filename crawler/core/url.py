@@ -34,6 +34,13 @@ _DNS_NAME = re.compile(r"\[.*\]|[a-z0-9_.-]+")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _USERINFO = re.compile(r"//[^/?#\s]*@")  # may hold a password: not for a message
+# What the parser of the URL standard does not change: lists of seeds are millions of these. The last label begins with
+# a letter (else it may be an IPv4 address), no label is Punycode, and no segment of the path begins with a dot.
+_PLAIN_SEED = re.compile(
+    r"(?:(https?)://)?((?:(?!xn--)[a-z0-9](?:[a-z0-9-]{0,62})\.){1,8}(?!xn--)[a-z](?:[a-z0-9-]{0,62}))"
+    r"(/(?:[A-Za-z0-9_~-][A-Za-z0-9_.~-]*(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*/?)?)?",
+    re.ASCII,
+)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _COLON_MISSING = re.compile(r"https?/+", re.IGNORECASE)
 _HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -89,6 +96,10 @@ def parse_seed(text: str) -> tuple[str, Origin]:
     """Parse a URL that an operator names. Raises UrlError, also for a host that cannot be in DNS: the URL standard
     allows "h*" and "!!", which are mistakes here.
     """
+    if (plain := _PLAIN_SEED.fullmatch(text)) is not None and len(text) <= MAX_HOST_CHARS:
+        scheme, host, path = plain.groups()
+        scheme = scheme or "https"
+        return f"{scheme}://{host}{path or '/'}", Origin(scheme, host, _DEFAULT_PORT[scheme])
     url, origin = parse_typed(text)
     if not _DNS_NAME.fullmatch(origin.host):
         hint = ": a pattern cannot stand here" if "*" in origin.host else ""
@@ -291,9 +302,31 @@ def _is_mixed(value: str, length: int) -> bool:
 # -- domains
 
 
+class _Suffixes(PublicSuffixList):
+    """The Public Suffix List."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rules = self._publicsuffix
+        self._ruled = frozenset(rule.lstrip("!*.") for rule in rules)  # names that a rule is about
+        self._plain = frozenset(rule for rule in rules if rule[0] not in "!*" and f"*.{rule}" not in rules)
+
+    def domain_of(self, name: str) -> str | None:
+        """The registrable domain of a name of several labels, in lower case; None if it is a public suffix."""
+        domain = name if ".." not in name else ""
+        while domain and domain not in self._ruled:
+            above = domain[domain.find(".") + 1 :]
+            if above in self._plain:
+                return domain
+            if above == domain:
+                break
+            domain = above
+        return self.privatesuffix(name)  # by other rules than plain ones, or by none
+
+
 @lru_cache(maxsize=1)
-def _suffixes() -> PublicSuffixList:
-    return PublicSuffixList()
+def _suffixes() -> _Suffixes:
+    return _Suffixes()
 
 
 @lru_cache(maxsize=65_536)
@@ -304,7 +337,7 @@ def registrable_domain(host: str) -> str:
     """
     if host.startswith("[") or "." not in host or is_ipv4(host):
         return host
-    domain = _suffixes().privatesuffix(host.rstrip("."))
+    domain = _suffixes().domain_of(host.rstrip("."))
     return domain if domain is not None else host
 
 

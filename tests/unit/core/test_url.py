@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from publicsuffixlist import PublicSuffixList
 
 from crawler.core import url
 from crawler.core.enums import DenyReason
@@ -146,10 +149,45 @@ def test_registrable_domain(host: str, domain: str) -> None:
     assert url.registrable_domain(host) == domain
 
 
+def test_the_registrable_domain_is_that_of_the_list_whatever_its_rule() -> None:
+    """Plain rules, wildcards and exceptions; names below, above and beside those that a rule is about."""
+    library = PublicSuffixList()
+    for rule in sorted(library._publicsuffix):
+        name = rule.lstrip("!*.")
+        for host in (f"x.{name}", f"www.x.{name}", f"a.www.x.{name}", f"{name}.com", f"x.{name}.co.uk", f"x..{name}"):
+            assert url.registrable_domain(host) == (library.privatesuffix(host) or host)
+
+
 def test_slots_are_bounded_and_stable() -> None:
     """A domain hashes to one of 1,024 slots, the same on every machine."""
     assert url.slot_of("example.org") == 837
     assert {url.slot_of(f"d{n}.org") for n in range(20_000)} == set(range(url.SLOTS))
+
+
+_LABELS = st.sampled_from(
+    ["a", "b-c", "www", "x--y", "ab--c", "-a", "a-", "xn--a", "xn--bcher-kva", "1", "0x1", "x1", "a_b", "", "A",
+     "a" * 63, "a" * 64]
+)  # fmt: skip
+_PATHS = st.text(alphabet="ab.-_~/%2e?#:@ \\A", max_size=8)
+
+
+@settings(max_examples=2_000, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(["", "http://", "https://"]), st.lists(_LABELS, max_size=6), st.just("") | _PATHS.map("/{}".format)
+)
+def test_a_plain_seed_is_parsed_as_any_other(scheme: str, labels: list[str], path: str) -> None:
+    """A list of seeds is read faster where the parser of the URL standard would change nothing."""
+    text = scheme + ".".join(labels) + path
+    with patch.object(url, "_PLAIN_SEED", re.compile("(?!)")):
+        expected = _parsed_seed(text)
+    assert _parsed_seed(text) == expected
+
+
+def _parsed_seed(text: str) -> tuple[str, Origin] | str:
+    try:
+        return url.parse_seed(text)
+    except url.UrlError as error:
+        return str(error)
 
 
 _TEXT = st.text(alphabet="abcXYZ0189-._~%2Ff7E/?&=;:@!$'()*+, é", max_size=40)
