@@ -1,6 +1,6 @@
 """Seeds on many hosts: hosts a CPU-second that `SqliteFrontier.add` inserts into an empty store, in slices.
 
-    python -m bench.seeds [--hosts 500000] [--slice 10000] [--directory DIR]
+    python -m bench.seeds [--hosts 500000] [--slice 20000] [--directory DIR]
 
 Every URL has a host of its own; their order is random. CPU time is that of the whole process. Each step of the way of a
 line is also measured by itself.
@@ -74,7 +74,7 @@ def measure_steps(lines: Sequence[str]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hosts", type=int, default=500_000)
-    parser.add_argument("--slice", type=int, default=10_000)
+    parser.add_argument("--slice", type=int, default=20_000)
     parser.add_argument("--directory")
     options = parser.parse_args()
     gc.set_threshold(GC_THRESHOLD, 50, 100)  # as in a crawl

@@ -40,7 +40,7 @@ from crawler.output_directory import find_paths, require_store
 T = TypeVar("T")
 
 _URLS_PER_REQUEST: Final = 1_000  # of a running crawl, which parses them
-_URLS_PER_TRANSACTION: Final = 10_000
+_URLS_PER_TRANSACTION: Final = 20_000
 _REFUSED_SHOWN: Final = 10
 _CHANGE_TIMEOUT_S: Final = 3_600.0  # a takedown of a host with millions of URLs takes minutes
 _ROWS_PER_WRITE: Final = 512

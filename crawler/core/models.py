@@ -350,9 +350,8 @@ class Settlement:
     note: PageNote | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HostRow:
-    """A host (an origin) as the store knows it."""
+class HostRow(NamedTuple):
+    """A host (an origin) as the store knows it. A NamedTuple, not a dataclass: a list of seeds makes millions."""
 
     id: int
     origin: Origin

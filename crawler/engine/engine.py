@@ -57,7 +57,7 @@ from crawler.sinks.base import Sink
 
 _SEEDS_LOOKED_UP: Final = 1_000  # whether they were taken down
 _SEEDS_AT_START: Final = (
-    10_000  # of a transaction; while a crawl runs they are SEEDS_AT_ONCE, since parsing holds it up
+    20_000  # of a transaction; while a crawl runs they are SEEDS_AT_ONCE, since parsing holds it up
 )
 _SEEDS_SHOWN: Final = 100_000  # between two calls that show how far the seeds are
 _STORED_FILES: Final = "seed_files"  # value in the store: digests of file and rules → messages, number of refused seeds

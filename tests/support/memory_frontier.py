@@ -126,14 +126,14 @@ class KeptHost:
         return self.counts.queued + self.counts.suspects > 0
 
     def as_row(self) -> HostRow:
-        row = replace(
-            self.row, queued=self.counts.queued, fetched=self.counts.fetched, last_at=self.counts.last_at,
+        row = self.row._replace(
+            queued=self.counts.queued, fetched=self.counts.fetched, last_at=self.counts.last_at,
             has_suspects=self.counts.suspects > 0, ready_at=self.ready_at, parked=self.parked, failures=self.failures,
             reason=self.reason, has_responded=self.has_responded,
         )  # fmt: skip
         if self.robots is None:
             return row
-        return replace(row, robots=replace(self.robots, body=None))
+        return row._replace(robots=replace(self.robots, body=None))
 
 
 @dataclass(slots=True)

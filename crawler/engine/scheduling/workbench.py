@@ -93,7 +93,7 @@ class Workbench:
         """Take over what changed in the store: the queues of hosts in memory, and that others have work. Of
         `new_hosts` those enter at once whose politeness key is in memory, while there is room.
         """
-        for row in new_hosts:
+        for row in new_hosts if self._host_table.keys else ():
             key = self._host_table.known_key(row.origin)
             has_room = len(self._host_table.hosts) < self._active_hosts
             if key is not None and len(key.members) < HOSTS_OF_KEY and has_room and row.queued:

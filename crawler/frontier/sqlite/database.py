@@ -96,6 +96,9 @@ MIGRATIONS: Final[tuple[str, ...]] = tuple(
 # pages, so larger pages would only write more.
 PAGE_BYTES: Final = 4_096
 CACHE_BYTES: Final = 16 * 1024 * 1024  # the upper levels of the indexes of ten million URLs, and warm leaves
+# While lists of seeds are stored: a transaction of them changes pages all over the indexes of hosts, and what does not
+# fit is written, and read again, more than once.
+BULK_CACHE_BYTES: Final = 64 * 1024 * 1024
 # A checkpoint writes each page once, however many commits changed it. 16 MiB of log avoid most repeated writes, and are
 # copied within tenths of a second on a slow disk. SQLite's own default is 1,000 pages.
 CHECKPOINT_PAGES: Final = 4_096
@@ -111,6 +114,12 @@ _RAISED_AFTER_WRITING: Final = frozenset(
 _HEADER_BYTES: Final = 20  # of the file; byte 18 names the journal that it was last written with
 _ROLLBACK_JOURNAL: Final = 1
 MAX_BOUND: Final = 8_000  # values bound to one statement, with the interpreter's lock held for a millisecond or two
+_MAX_TEXT: Final = 16_300  # characters of a statement: apsw caches those of up to 16,384
+
+
+def _text(statement: ManyRows, rows: int) -> str:
+    row = "(" + ",".join("?" * statement.width) + ")"
+    return f"{statement.head} VALUES {','.join([row] * rows)} {statement.tail}"
 
 
 def json_list(values: Sequence[Any]) -> str:
@@ -164,6 +173,7 @@ class Database:
         """Open or create. Raises FrontierCorrupt, FrontierVersion or OSError."""
         self._path = path
         self._next_wait_pages = LOG_LIMIT_PAGES
+        self._cache_bytes = 0
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
         refuse_foreign_log(path)
         with explained(self.explain_opening):
@@ -188,7 +198,7 @@ class Database:
             )
         # A few group commits a second cost as many fsyncs; NORMAL could lose the last ones to a power cut.
         connection.pragma("synchronous", "full")
-        connection.pragma("cache_size", -CACHE_BYTES // 1024)
+        self.resize_cache(CACHE_BYTES)
         # With mapped pages a bad sector would be a SIGBUS instead of an error.
         connection.pragma("mmap_size", 0)
         connection.pragma("temp_store", "memory")
@@ -206,6 +216,12 @@ class Database:
             except BaseException:
                 self._roll_back()
                 raise
+
+    def resize_cache(self, size: int) -> None:
+        """Let the pages in memory have up to `size` bytes; those beyond are let go."""
+        if size != self._cache_bytes:
+            self._connection.pragma("cache_size", -size // 1024)
+            self._cache_bytes = size
 
     def _identify(self, *, newest: int) -> int:
         """The schema version of the file; 0 for an empty one."""
@@ -244,14 +260,16 @@ class Database:
         It runs as few statements as possible: each one waits for the interpreter's lock beside a busy event loop.
         Binding was 2.5 times as fast as passing JSON to json_each.
         """
-        width, head, tail = statement
-        row = "(" + ",".join("?" * width) + ")"
-        step = MAX_BOUND // width * width
-        for start in range(0, len(flat), step):
-            part = flat[start : start + step]
-            rows = ",".join([row] * (len(part) // width))
-            # Its length differs each time: caching it would push useful statements out of the cache.
-            self._connection.execute(f"{head} VALUES {rows} {tail}", part, can_cache=False)
+        width, full_text = statement.width, ""
+        at_most = min(MAX_BOUND // width, (_MAX_TEXT - len(_text(statement, 0))) // (2 * width + 2))
+        for start in range(0, len(flat), at_most * width):
+            part = flat[start : start + at_most * width]
+            if is_full := len(part) == at_most * width:
+                text = full_text = full_text or _text(statement, at_most)
+            else:
+                text = _text(statement, len(part) // width)
+            # Others differ in length each time: caching them would push useful statements out of the cache.
+            self._connection.execute(text, part, can_cache=is_full)
 
     # -- transactions
 

@@ -4,10 +4,12 @@ It writes within a transaction of `writer`. It keeps in memory the ids of recent
 were taken down, and the legacy keys of URLs that were taken down. Invariant: all of this was committed.
 """
 
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, cast
+from itertools import compress
+from operator import itemgetter
+from typing import Any, Final, cast, overload
 
 import orjson
 
@@ -21,15 +23,8 @@ from crawler.frontier.sqlite.bloom_filter import BloomFilters
 from crawler.frontier.sqlite.database import Database, json_list
 from crawler.frontier.sqlite.rows import HostChange
 
-
-class NewHost(NamedTuple):
-    """A host whose row is to be inserted. `key` is the id of its politeness key."""
-
-    origin: Origin
-    slot: int
-    domain: str
-    key: int
-    found_at: float
+# A host whose row is to be inserted: origin, slot, domain, id of its politeness key, time at which it was found.
+NewHost = tuple[Origin, int, str, int, float]
 
 
 @dataclass(slots=True)
@@ -61,11 +56,13 @@ class PendingChange:
         self.hosts[host_id].again += after == UrlState.QUEUED
         self.hosts[host_id].suspects += (after == UrlState.SUSPECT) - (before == UrlState.SUSPECT)
 
-    def insert(self, host_id: int, count: int) -> None:
-        """Count URLs that were inserted as queued."""
-        self.counts[UrlState.QUEUED] = self.counts.get(UrlState.QUEUED, 0) + count
-        self.hosts[host_id].queued += count
-        self.queued[host_id] = self.queued.get(host_id, 0) + count
+    def insert(self, inserted: Mapping[int, int]) -> None:
+        """Count URLs that were inserted as queued: host id → how many."""
+        self.counts[UrlState.QUEUED] = self.counts.get(UrlState.QUEUED, 0) + sum(inserted.values())
+        hosts, queued = self.hosts, self.queued
+        for host_id, count in inserted.items():
+            hosts[host_id].queued += count
+            queued[host_id] = queued.get(host_id, 0) + count
 
     def make_suspects(self, host_id: int, template: str, count: int) -> None:
         """Count URLs that were just inserted and become suspects."""
@@ -86,18 +83,38 @@ class PendingChange:
         self.counts[state] = self.counts.get(state, 0) + count
 
     def receipt(self, links_new: Sequence[int]) -> Receipt:
-        rows = []
-        for host_id, host in self.new_hosts.items():
-            queued = self.hosts[host_id].queued
-            ready_at = self.schedule_at if queued else 0.0
-            rows.append(HostRow(host_id, host.origin, host.slot, queued=queued, ready_at=ready_at))
         return Receipt(
-            links_new, self.queued, rows, self.robots_changed, self.to_reevaluate, self.suspects, self.linked,
+            links_new, self.queued, NewRows(self), self.robots_changed, self.to_reevaluate, self.suspects, self.linked,
             self.trial_links,
         )  # fmt: skip
 
 
+class NewRows(Sequence[HostRow]):
+    """The rows of the new hosts of a transaction. They are made when one is read: of a list of seeds none is."""
+
+    def __init__(self, change: PendingChange) -> None:
+        self._new, self._hosts, self._schedule_at = change.new_hosts, change.hosts, change.schedule_at
+
+    def __len__(self) -> int:
+        return len(self._new)
+
+    def __iter__(self) -> Iterator[HostRow]:
+        for host_id, (origin, slot, *_) in self._new.items():
+            queued = self._hosts[host_id].queued
+            yield HostRow(host_id, origin, slot, queued, ready_at=self._schedule_at if queued else 0.0)
+
+    @overload
+    def __getitem__(self, index: int) -> HostRow: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[HostRow]: ...
+
+    def __getitem__(self, index: int | slice) -> HostRow | Sequence[HostRow]:
+        return list(self)[index]
+
+
 HOSTS_CACHED: Final = 65_536  # origins whose id is in memory; some 20 MiB when full
+MANY: Final = 5_000  # URLs or hosts of one transaction, from which on they are a part of a list of seeds
 _Hint = tuple[int, int, float | None, float | None, float]  # the columns of sql.PUT_HINTS
 
 
@@ -109,6 +126,7 @@ class Insertions:
         self._db = database
         self.seen = seen
         self._key_name = key_name
+        self._keys_are_domains = key_name is registrable_domain
         self._host_ids: OrderedDict[Origin, int] = OrderedDict()
         # Hosts with suspects that only error pages link to: most stores have none.
         self._error_page_hosts = {host_id for (host_id,) in database.rows(sql.ERROR_PAGE_HOSTS, (ERROR_PAGE_LINKS,))}
@@ -122,18 +140,18 @@ class Insertions:
         last_id = self._db.get(sql.LAST_URL)
         flat: list[Any] = []
         hints: list[_Hint] = []
-        self._bind_urls(flat, hints, discovered, None, found_at, change)
+        host_ids = self._bind_urls(flat, hints, discovered, None, found_at, change)
         self._db.run_many(sql.INSERT_URLS, flat)
         self._put_hints(hints, last_id)
-        new = {(host_id, key) for host_id, key in orjson.loads(self._db.get(sql.NEW_KEYS, (last_id,)))}
-        links_new: list[int] = []
-        for one in discovered:
-            host_id = change.ids.get(one.origin)
-            known_as = (self._host_ids[one.origin] if host_id is None else host_id, one.key)
-            links_new.append(int(known_as in new))
-            new.discard(known_as)
-            if links_new[-1]:
-                change.insert(known_as[0], 1)
+        if self._db.get(sql.COUNT_NEW, (last_id,)) == len(discovered):
+            links_new = [1] * len(discovered)
+        else:
+            new = {(host_id, key) for host_id, key in orjson.loads(self._db.get(sql.NEW_KEYS, (last_id,)))}
+            links_new = []
+            for host_id, one in zip(host_ids, discovered, strict=True):
+                links_new.append(int((host_id, one.key) in new))
+                new.discard((host_id, one.key))
+        change.insert(Counter(compress(host_ids, links_new)))
         return links_new
 
     def put_found(
@@ -160,7 +178,7 @@ class Insertions:
             self._bring_forward(hints, hint_after_s)
         for host_id, via, count in orjson.loads(self._db.get(sql.NEW_BY_VIA, (last_id,))):
             links_new[index_by_via[via]] += count
-            change.insert(host_id, count)
+            change.insert({host_id: count})
         self._note_suspects(settlements, last_id, change)
         return links_new
 
@@ -214,19 +232,26 @@ class Insertions:
     def _stored_ids(self, origins: Sequence[Origin], found_at: float, change: PendingChange) -> dict[Origin, int]:
         """The ids of different origins that are not in memory, as `host_id` returns them."""
         ids = dict.fromkeys(origins, 0)
+        if len(origins) >= MANY:  # in order of the index of names: what is next to each other is written together
+            origins = sorted(origins, key=itemgetter(1))
         if self._forgotten_hosts:
             origins = [origin for origin in origins if origin.host not in self._forgotten_hosts]
-        names = json_list([(origin.host, origin.scheme, origin.port) for origin in origins])
-        for number, host_id in orjson.loads(self._db.get(sql.HOST_IDS_OF, (names,))):
-            ids[origins[number]] = host_id
+        of_port: defaultdict[tuple[str, int], list[Origin]] = defaultdict(list)
+        for origin in origins:
+            of_port[origin.scheme, origin.port].append(origin)
+        for (scheme, port), group in of_port.items():
+            names = json_list([origin.host for origin in group])
+            for number, host_id in orjson.loads(self._db.get(sql.HOST_IDS_OF, (names, scheme, port))):
+                ids[group[number]] = host_id
         new = [origin for origin in origins if not ids[origin]]
         if new:
             first_id = self._db.get(sql.LAST_HOST) + len(change.new_hosts) + 1
             for host_id, origin in enumerate(new, first_id):
-                domain = registrable_domain(origin.host)
-                key = name_hash(self._key_name(origin.host))
+                host = origin[1]
+                domain = registrable_domain(host)
+                key = domain if self._keys_are_domains else self._key_name(host)
                 ids[origin] = host_id
-                change.new_hosts[host_id] = NewHost(origin, slot_of(domain), domain, key, found_at)
+                change.new_hosts[host_id] = origin, slot_of(domain), domain, name_hash(key), found_at
             change.counts["hosts"] = change.counts.get("hosts", 0) + len(new)
         return ids
 
@@ -266,7 +291,8 @@ class Insertions:
 
     def committed(self, change: PendingChange) -> None:
         """Keep the hosts and URLs of a committed transaction in memory."""
-        self._host_ids.update(change.ids)
+        if len(change.ids) < MANY:  # those of a list of seeds would push out all others
+            self._host_ids.update(change.ids)
         if self.seen is not None:
             self.seen.learn(change.fresh)
         while len(self._host_ids) > HOSTS_CACHED:
@@ -280,8 +306,10 @@ class Insertions:
         via: int | None,
         found_at: float,
         change: PendingChange,
-    ) -> None:
-        """Append the columns of sql.INSERT_URLS to `flat` and those of sql.PUT_HINTS to `hints`."""
+    ) -> list[int]:
+        """Append the columns of sql.INSERT_URLS to `flat` and those of sql.PUT_HINTS to `hints`. Returns the host id of
+        each URL, 0 for what was taken down.
+        """
         found_second = int(found_at)  # not later than the fetch; it takes four bytes instead of eight
         host_ids = self._ids_of(discovered, found_at, change)
         if self._legacy_marks:
@@ -297,6 +325,7 @@ class Insertions:
                      None if one.kind is TaskKind.PAGE else one.kind)  # fmt: skip
             if one.hint is not None:
                 hints.append((host_id, one.key, one.hint.priority, one.hint.lastmod, found_at))
+        return host_ids
 
     def was_forgotten(self, host_id: int | None, one: Discovered) -> bool:
         """Whether the URL was taken down under a legacy key."""

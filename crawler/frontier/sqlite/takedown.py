@@ -54,7 +54,7 @@ def forget_url(writer: Writer, url: str, origin: Origin, now: float) -> Forgotte
         database.run_many(sql.INSERT_URLS, flat)
         database.run(sql.MARK_FORGOTTEN_ABOVE, (last_id,))
     ids = tuple(sorted(url_id for url_id, _, _ in rows))
-    return Forgotten(len(rows), _queued(rows), ids, (host_id,), change.receipt(()).hosts, was_forgotten)
+    return Forgotten(len(rows), _queued(rows), ids, (host_id,), list(change.receipt(()).hosts), was_forgotten)
 
 
 def forget_host(writer: Writer, host: str, now: float) -> Forgotten:

@@ -41,8 +41,8 @@ from crawler.frontier.base import (
 )
 from crawler.frontier.sqlite import readiness, sql
 from crawler.frontier.sqlite.bloom_filter import BloomFilters
-from crawler.frontier.sqlite.database import Database, json_list
-from crawler.frontier.sqlite.insertions import Insertions, PendingChange
+from crawler.frontier.sqlite.database import BULK_CACHE_BYTES, CACHE_BYTES, Database, json_list
+from crawler.frontier.sqlite.insertions import MANY, Insertions, PendingChange
 from crawler.frontier.sqlite.rows import (
     MARKS,
     PAGES_SINK,
@@ -109,6 +109,7 @@ class Writer:
 
     def add(self, discovered: Sequence[Discovered], now: float) -> Receipt:
         """See Frontier.add."""
+        self._db.resize_cache(BULK_CACHE_BYTES if len(discovered) >= MANY else CACHE_BYTES)
         with self.change() as change:
             links_new = self.urls.put(discovered, now, change)
         return change.receipt(links_new)
@@ -116,6 +117,7 @@ class Writer:
     def settle(self, batch: Batch) -> Receipt:
         """See Frontier.settle."""
         check_batch(batch)
+        self._db.resize_cache(CACHE_BYTES)
         with self.change() as change:
             self._put_sink_files(batch.sink_files)
             self._put_visits(batch.settlements, batch.written, batch.lines or (None,) * len(batch.written), change)
@@ -436,10 +438,10 @@ class Writer:
             if not (one.queued or one.suspects):
                 continue
             if host_id in new:
-                counts[host_id] = HostCount(one.queued, new[host_id].key)
-                change.counts[WITH_WORK] += 1
+                counts[host_id] = HostCount(one.queued, new[host_id][3])
             else:
                 moved.append(host_id)
+        change.counts[WITH_WORK] += len(counts)
         if not moved:
             return counts
         woken: list[int] = []

@@ -244,6 +244,7 @@ async def test_overlapping_readers_do_not_make_the_log_grow_for_ever(
         ("URLS_OF_HOST", (1, 0, 10)),
         ("LIST_TAKEDOWNS", (NOW, "[1]")),
         ("HOST_ID", ("a", "https", 443)),
+        ("COMPUTE_CRAWL_DELAY", (1,)),
     ],
 )
 async def test_no_statement_scans_a_whole_table(path: Path, statement: str, values: tuple[object, ...]) -> None:
