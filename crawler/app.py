@@ -21,7 +21,7 @@ from crawler.core.enums import Source, StoppedBy, UrlState
 from crawler.core.formatting import count, naming_key, shortened, timestamp
 from crawler.core.models import Round
 from crawler.core.options import Rules, ScopeOptions
-from crawler.core.scope import Scope
+from crawler.core.scope import Scope, name_in_scope
 from crawler.core.url import UrlError, parse_seed
 from crawler.daemon import Notifier, is_journal_stream
 from crawler.engine.engine import Engine, SystemClock
@@ -253,9 +253,14 @@ async def _seeds_gone(output: Path, rules: Rules, engine: Engine) -> str:
     before = find_paths(output).rules
     if before is None:
         return ""
-    old, new = Scope(ScopeOptions(before.scope.hosts), before.seed_hosts), engine.url_policy.scope
-    gone = sorted(set(before.seed_hosts) - set(rules.seed_hosts))
-    if not (gone and new.follows_seeds):
+    old = Scope(ScopeOptions(before.scope.hosts), before.seed_hosts, seed_names=before.seed_names)
+    new = engine.url_policy.scope
+
+    def has_seed(host: str) -> bool:
+        return host in rules.seed_hosts or name_in_scope(host, rules.scope.hosts[0]) in rules.seed_names
+
+    gone = {host for host in before.seed_hosts if not has_seed(host)}
+    if not ((gone or before.seed_names != rules.seed_names) and new.follows_seeds):
         return ""
     urls = after = 0
     end_mono, at_least = engine.clock.mono() + _SEEDS_GONE_S, ""
@@ -266,14 +271,16 @@ async def _seeds_gone(output: Path, rules: Rules, engine: Engine) -> str:
                 queued = await engine.frontier.url_rows(
                     row.id, row.id, UrlState.QUEUED, after=None, limit=_SEEDS_GONE_URLS
                 )
-                urls += sum(one.source is not Source.SEED for one in queued)  # seeds stay in scope
+                urls += (found := sum(one.source is not Source.SEED for one in queued))  # seeds stay in scope
+                if found and not gone and not has_seed(row.origin.host):
+                    gone = {row.origin.host}
                 at_least = "at least " if len(queued) == _SEEDS_GONE_URLS else at_least
         if engine.clock.mono() >= end_mono:
             at_least = "at least "
             break
-    if not urls:
+    if not (urls and gone):
         return ""
-    named = gone[0] + (f" and {count(len(gone) - 1, 'other host')}" if gone[1:] else "")
+    named = min(gone) + (f" and {count(len(gone) - 1, 'other host')}" if len(gone) > 1 else "")
     return (
         f"the last run in {output} had a seed on {named}, this one has none there: URLs found there are out of scope "
         f"now ({at_least}{count(urls)} queued); with that seed named too they come back"

@@ -22,7 +22,7 @@ from typing import Final
 import orjson
 
 from crawler.core.formatting import count, naming_key
-from crawler.core.options import Rules, dump_rules, load_rules
+from crawler.core.options import NameSet, Rules, dump_rules, load_rules
 from crawler.sinks.disk import archive_files
 
 _OF_A_CRAWL: Final = {"run.json", "frontier.db"}
@@ -30,6 +30,7 @@ _MAY_BE_FIRST: Final = {  # may exist before them
     "frontier.db.lock", "warc", "pages", "logs", "control.sock", "crawler.toml", "conf.d", "lost+found",
 }  # fmt: skip
 _DEFAULT_NAMES: Final = {"frontier": "frontier.db", "socket": "control.sock", "logs": "logs"}
+_NAMES: Final = "seed-hosts-"  # followed by the digest of the names
 _SERVICE: Final = Path("/run/crawler")  # RuntimeDirectory= of the unit; those of instances are below it
 
 
@@ -123,7 +124,7 @@ def find_paths(
         _path(recorded, "socket", socket, output),
         _text(run, "run_id"),
         _text(run, "configuration"),
-        load_rules(run.get("rules")),
+        load_rules(run.get("rules"), lambda digest: _read_names(output, digest)),
     )
     if not (run or paths.frontier.exists() or paths.logs.is_dir()):
         if not output.exists():
@@ -223,8 +224,13 @@ def lock_owner(frontier: Path) -> int | None:
 
 def write_run_file(paths: CrawlPaths, *, run_id: str, configuration: str | None, rules: Rules) -> None:
     """Write run.json, by which `--output DIR` finds the daemon, its logs and the current rules. Called again when
-    these change (a reload). Raises OSError.
+    these change (a reload). The names of seeds in files are in a file beside it that has their digest in its name, so
+    one of them and run.json always belong together. Raises OSError.
     """
+    names = rules.seed_names
+    names_file = paths.output / f"{_NAMES}{names.digest}"
+    if names:
+        _replace(names_file, names.content())
     path = paths.output / "run.json"
     content = {
         "pid": os.getpid(),
@@ -237,9 +243,25 @@ def write_run_file(paths: CrawlPaths, *, run_id: str, configuration: str | None,
         "frontier": str(paths.frontier.resolve()),
         "rules": dump_rules(rules),
     }
-    temporary = path.with_suffix(".json.new")
-    temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+    _replace(path, orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+    for other in paths.output.glob(f"{_NAMES}*"):
+        if other != names_file or not names:
+            other.unlink(missing_ok=True)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_bytes(content)
     temporary.replace(path)
+
+
+def _read_names(output: Path, digest: str) -> NameSet | None:
+    """The names of the seeds in files; None if their file is missing or damaged."""
+    try:
+        names = NameSet((output / f"{_NAMES}{digest}").read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None
+    return names if names.digest == digest else None
 
 
 def link_configuration(configuration: str, output: Path, environ: Mapping[str, str]) -> Path | None:

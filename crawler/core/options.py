@@ -1,7 +1,12 @@
 """Options of the decisions in `core`, and the rules that run.json records. Times in seconds, None: no limit."""
 
-from collections.abc import Iterator, Mapping
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, Final
 
 import orjson
@@ -149,11 +154,95 @@ class TrapOptions:
     soft_404: bool = True
 
 
+HASH_BYTES: Final = 16
+_LOOKED_UP: Final = 16_384  # names of which is known whether they are in a set: those of the last links
+
+
+def hash_of(name: str) -> bytes:
+    """The hash of a name in a NameSet: BLAKE2b, HASH_BYTES long."""
+    return blake2b(name.encode(), digest_size=HASH_BYTES).digest()
+
+
+class NameSet:
+    """A set of names of hosts or domains, as 128-bit hashes: 16 bytes a name. `digest` is equal for equal sets.
+
+    Why 128 bits: docs/decisions/0016-seed-hosts.md.
+    """
+
+    __slots__ = ("_has", "_high", "_low", "digest")
+
+    def __init__(self, content: bytes | bytearray = b"") -> None:
+        """`content`: different hashes in ascending order, as `content` returns them. Raises ValueError for another
+        length than a multiple of theirs.
+        """
+        if len(content) % HASH_BYTES:
+            raise ValueError(f"{len(content)} bytes are no list of hashes")
+        words = array("Q")
+        words.frombytes(content)
+        if sys.byteorder == "little":
+            words.byteswap()
+        self._high, self._low = words[::2], words[1::2]
+        self.digest = blake2b(content, digest_size=HASH_BYTES).hexdigest()
+        self._has = lru_cache(maxsize=_LOOKED_UP)(self._search)
+
+    @classmethod
+    def of(cls, names: Iterable[str]) -> "NameSet":
+        """The set of names."""
+        return cls.of_hashes(b"".join(map(hash_of, names)))
+
+    @classmethod
+    def of_hashes(cls, hashes: bytes | bytearray) -> "NameSet":
+        """The set of the names that have these hashes, in any order and repeated."""
+        parts = [bytearray() for _ in range(256)]  # by the first byte: only one of them is ever sorted
+        for start in range(0, len(hashes), HASH_BYTES):
+            parts[hashes[start]] += hashes[start : start + HASH_BYTES]
+        content = bytearray()
+        for number, part in enumerate(parts):
+            content += b"".join(sorted({bytes(part[n : n + HASH_BYTES]) for n in range(0, len(part), HASH_BYTES)}))
+            parts[number] = bytearray()
+        return cls(content)
+
+    def content(self) -> bytes:
+        """The hashes in ascending order, one after the other."""
+        words = array("Q", bytes(HASH_BYTES * len(self)))
+        words[::2], words[1::2] = self._high, self._low
+        if sys.byteorder == "little":
+            words.byteswap()
+        return words.tobytes()
+
+    def __len__(self) -> int:
+        return len(self._high)
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self._high) and self._has(name)
+
+    def _search(self, name: str) -> bool:
+        hashed = hash_of(name)
+        high, low = int.from_bytes(hashed[:8], "big"), int.from_bytes(hashed[8:], "big")
+        place = bisect_left(self._high, high)
+        while place < len(self._high) and self._high[place] == high:
+            if self._low[place] == low:
+                return True
+            place += 1
+        return False
+
+    def __or__(self, other: "NameSet") -> "NameSet":
+        if not (self and other):
+            return self or other
+        return NameSet.of_hashes(self.content() + other.content())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NameSet) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The rules that a crawl judges URLs by, as run.json holds them. They have no secrets: no header field, no seed.
 
-    Invariant: `load_rules(dump_rules(rules)) == rules`; what a newer version added is ignored.
+    Invariant: `load_rules(dump_rules(rules)) == rules` if `seed_names` is found; what a newer version added is ignored.
     """
 
     scope: ScopeOptions = field(default_factory=ScopeOptions)
@@ -161,6 +250,7 @@ class Rules:
     traps: TrapOptions = field(default_factory=TrapOptions)
     seed_hosts: tuple[str, ...] = ()
     seed_directories: tuple[str, ...] = ()  # if the scope follows from them
+    seed_names: NameSet = field(default_factory=NameSet)  # hosts, or domains, of the seeds in files
     robots_token: str = ""  # product token for robots.txt
     allow_private: tuple[str, ...] = ()  # network.allow_private
     resolve: tuple[tuple[str, tuple[str, ...]], ...] = ()  # network.resolve
@@ -170,16 +260,29 @@ class Rules:
 
 
 def dump_rules(rules: Rules) -> dict[str, Any]:
-    """Rules as a JSON object."""
-    table: dict[str, Any] = orjson.loads(orjson.dumps(rules))
+    """Rules as a JSON object, with the number and digest of `seed_names` in place of the set."""
+    table: dict[str, Any] = orjson.loads(orjson.dumps(rules, default=_named))
     return table
 
 
-def load_rules(table: object) -> Rules | None:
-    """Rules from a JSON object; None for one that no crawler wrote."""
+def _named(names: object) -> dict[str, Any]:
+    if not isinstance(names, NameSet):
+        raise TypeError
+    return {"count": len(names), "digest": names.digest}
+
+
+def load_rules(table: object, names_of: Callable[[str], NameSet | None] = lambda digest: None) -> Rules | None:
+    """Rules from a JSON object; None for one that no crawler wrote. `names_of` returns the set with a digest; if there
+    is none, the rules are not known either.
+    """
     if not isinstance(table, Mapping):
         return None
     try:
+        names: NameSet | None = NameSet()
+        if table.get("seed_names", {}).get("count"):
+            names = names_of(table["seed_names"]["digest"])
+            if names is None:
+                return None
         known = _known_fields(Rules, table)
         scope = _known_fields(ScopeOptions, known.get("scope", {}))
         for name in ("include", "exclude"):
@@ -191,8 +294,9 @@ def load_rules(table: object) -> Rules | None:
         overrides = (_known_fields(Override, one) for one in known.get("overrides", ()))
         known["overrides"] = tuple(Override(**one) for one in overrides)
         known["seeds"] = tuple(SeedOptions(**_known_fields(SeedOptions, one)) for one in known.get("seeds", ()))
+        known["seed_names"] = names
         return Rules(**known)
-    except (TypeError, AttributeError):
+    except (TypeError, AttributeError, KeyError):
         return None
 
 

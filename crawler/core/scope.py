@@ -20,6 +20,7 @@ from crawler.core.models import Denied, Origin
 from crawler.core.options import (
     ANY_DEPTH,
     NO_OVERRIDE,
+    NameSet,
     Override,
     RecrawlOptions,
     Rules,
@@ -42,6 +43,7 @@ _ANYWHERE: Final = frozenset((Source.SEED, Source.ROBOTS, Source.INDEX))
 _SEED_HOSTS: Final = "seed-hosts"
 _SEED_DOMAINS: Final = "seed-domains"
 _SEED_PREFIX: Final = "seed-prefix"
+NO_NAMES: Final = NameSet()
 SEED_MODES: Final = (_SEED_HOSTS, _SEED_DOMAINS, _SEED_PREFIX)  # of scope.hosts
 
 
@@ -324,15 +326,21 @@ def _joined(seed: SeedOptions, other: SeedOptions | None) -> SeedOptions:
     return replace(other, tags=tags, max_depth=max_depth, scope=other.scope or seed.scope)
 
 
+def name_in_scope(host: str, mode: str) -> str:
+    """The name by which a host is in scope; `mode` is the first word of scope.hosts."""
+    return registrable_domain(host) if mode == _SEED_DOMAINS else host
+
+
 class Scope:
-    """The current scope rules. `seed_hosts` are the hosts of the seeds, `seed_directories` their directories if the
-    scope follows from these. `added`: the directories to which redirects of seeds led, each with that of the seed after
-    a space; from an older store the hosts alone. `seeds`: options of some seeds.
+    """The current scope rules. `seed_hosts` are the hosts of the seeds, and `seed_names` those of the seeds in files,
+    or their domains if the scope follows from these. `seed_directories` are the directories of all, if it follows from
+    these. `added`: the directories to which redirects of seeds led, each with that of the seed after a space; from an
+    older store the hosts alone. `seeds`: options of some seeds.
     """
 
     __slots__ = ("_added_directories", "_added_names", "_exact", "_exclude", "_has_seeds", "_include", "_mode",
-                 "_names", "_suffixes", "added", "options", "overrides", "seed_directories", "seed_hosts", "seeds",
-                 "traps")  # fmt: skip
+                 "_names", "_suffixes", "added", "options", "overrides", "seed_directories", "seed_hosts",
+                 "seed_names", "seeds", "traps")  # fmt: skip
 
     def __init__(
         self,
@@ -342,6 +350,7 @@ class Scope:
         overrides: Overrides | None = None,
         *,
         seed_directories: Collection[str] = (),
+        seed_names: NameSet = NO_NAMES,
         seeds: Iterable[SeedOptions] = (),
         added: Iterable[str] = (),
     ) -> None:
@@ -351,10 +360,10 @@ class Scope:
         self.options = options
         self.seed_hosts = frozenset(seed_hosts)
         self.seed_directories = frozenset(seed_directories)
+        self.seed_names = seed_names
         self._include = tuple((rule, compile_pattern(rule.pattern)) for rule in options.include)
         self._exclude = tuple((rule, compile_pattern(rule.pattern)) for rule in options.exclude)
         self._mode = options.hosts[0] if options.hosts[0] in SEED_MODES else "list"
-        # Computed once: lists of seeds may name a million hosts.
         self._names = self.seed_hosts if self._mode != _SEED_DOMAINS else frozenset(map(registrable_domain, seed_hosts))
         self._exact = frozenset(name.lower() for name in options.hosts if not name.startswith("*."))
         self._suffixes = tuple(name[1:].lower() for name in options.hosts if name.startswith("*."))
@@ -372,6 +381,7 @@ class Scope:
             rules.traps,
             Overrides(rules.overrides),
             seed_directories=rules.seed_directories,
+            seed_names=rules.seed_names,
             seeds=rules.seeds,
             added=added,
         )
@@ -397,7 +407,7 @@ class Scope:
         self._added_names |= frozenset(map(self._name_of, hosts))
 
     def _name_of(self, host: str) -> str:
-        return registrable_domain(host) if self._mode == _SEED_DOMAINS else host
+        return name_in_scope(host, self._mode)
 
     def widened(self, *places: str) -> "Scope":
         """The same rules with more of `added`."""
@@ -420,7 +430,7 @@ class Scope:
         if self._mode == "list":
             return host in self._exact or (bool(self._suffixes) and host.endswith(self._suffixes))
         name = self._name_of(host)
-        return name in self._names or name in self._added_names
+        return name in self._names or name in self._added_names or name in self.seed_names
 
     def covers(self, url: str, host: str) -> bool:
         """Whether scope.hosts, or the scope of a seed, has a URL of this host in scope, if the host is not switched

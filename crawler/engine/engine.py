@@ -501,6 +501,12 @@ class Engine:
         known = {*options.seed_hosts, *self.options.seed_hosts, *of_seeds}
         after = hosts = 0
         end_mono = self.clock.mono() + _PREVIEW_S
+        for file in {*options.seed_files}.symmetric_difference(self.options.seed_files):
+            with suppress(OSError):  # its hosts that are in the store are compared below
+                for host in (one.origin.host for one in _parsed(file.read())):
+                    known |= {host} if new.has_host(host) != old.has_host(host) else set()
+                    if self.clock.mono() >= end_mono:
+                        break
         while rows := await self.frontier.host_rows(after=after, limit=_ROWS_AT_ONCE):
             after, hosts = rows[-1].id, hosts + len(rows)
             known |= {row.origin.host for row in rows if new.has_host(row.origin.host) != old.has_host(row.origin.host)}
@@ -524,7 +530,7 @@ class Engine:
         scope, old = self.url_policy.scope, self.options
         if all(
             getattr(old, name) == getattr(new, name)
-            for name in ("scope", "traps", "seed_hosts", "seed_directories", "seed_options", "overrides")
+            for name in ("scope", "traps", "seed_hosts", "seed_directories", "seed_names", "seed_options", "overrides")
         ):
             return scope
         return new.judging_scope(scope.added)

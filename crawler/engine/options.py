@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from hashlib import sha256
 from itertools import chain
+from operator import or_
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ from crawler.core.enums import Source
 from crawler.core.formatting import count
 from crawler.core.models import Origin
 from crawler.core.options import (
+    NameSet,
     PolitenessOptions,
     RecrawlOptions,
     ScheduleOptions,
@@ -22,7 +24,7 @@ from crawler.core.options import (
     SeedOptions,
     TrapOptions,
 )
-from crawler.core.scope import SEED_MODES, Overrides, Scope, directory_of
+from crawler.core.scope import NO_NAMES, SEED_MODES, Overrides, Scope, directory_of, name_in_scope
 from crawler.core.url import UrlError, key_of, parse_seed
 from crawler.fetch.options import ClientOptions
 from crawler.obs.fetch_line import redact_text
@@ -64,15 +66,15 @@ class ContentOptions:
 class SeedFile:
     """A file with a seed a line. Its seeds are not in memory: `read` reads their texts anew. Raises OSError.
 
-    Two are equal if path and content are. `hosts` are the names of the hosts of its seeds, and `directories` their
-    directories; they are empty if the scope does not follow from them.
+    Two are equal if path and content are. `names` are the hosts of its seeds, or their domains if the scope follows
+    from these, and `directories` their directories; they are empty if the scope does not follow from them.
     """
 
     path: str
     digest: str
     count: int
     first: str
-    hosts: frozenset[str] = field(compare=False, repr=False)
+    names: NameSet = field(compare=False, repr=False)
     read: Callable[[], Iterator[str]] = field(compare=False, repr=False)
     directories: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
@@ -117,8 +119,13 @@ class EngineConfiguration:
 
     @cached_property
     def seed_hosts(self) -> frozenset[str]:
-        hosts = frozenset(origin.host for _, origin in self._seeds_of_crawl())
-        return hosts.union(*(file.hosts for file in self.seed_files))
+        """The hosts of the seeds that are not in files."""
+        return frozenset(origin.host for _, origin in self._seeds_of_crawl())
+
+    @cached_property
+    def seed_names(self) -> NameSet:
+        """The hosts, or domains, of the seeds in files."""
+        return reduce(or_, (file.names for file in self.seed_files), NO_NAMES)
 
     def _seeds_of_crawl(self) -> Iterator[tuple[str, Origin]]:
         """The seeds from which scope.hosts follows, without those of files."""
@@ -140,6 +147,7 @@ class EngineConfiguration:
             self.traps,
             self.overrides,
             seed_directories=self.seed_directories,
+            seed_names=self.seed_names,
             seeds=self.seed_options,
             added=added,
         )
@@ -172,7 +180,10 @@ class EngineConfiguration:
         was written.
         """
         scope, traps = self.scope, self.traps
-        seeds = sorted(self.seed_directories or self.seed_hosts) if scope.hosts[0] in SEED_MODES else ()
+        seeds = sorted(self.seed_directories or self.seed_hosts) if scope.hosts[0] in SEED_MODES else []
+        if self.seed_names and not self.seed_directories:
+            listed = NameSet.of(name_in_scope(host, scope.hosts[0]) for host in seeds)
+            seeds = [(listed | self.seed_names).digest]
         judging = (
             scope.hosts, sorted(rule.pattern for rule in scope.include), sorted(rule.pattern for rule in scope.exclude),
             scope.max_depth, scope.requisites, seeds,

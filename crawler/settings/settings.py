@@ -143,6 +143,7 @@ class Settings(sections.Sections):
             traps=self.trap_options(),
             seed_hosts=tuple(sorted(seeds.seed_hosts)),
             seed_directories=tuple(sorted(seeds.seed_directories)),
+            seed_names=seeds.seed_names,
             robots_token=self.robots_token,
             allow_private=network.allow_private,
             resolve=network.resolve,

@@ -22,7 +22,8 @@ from xxhash import xxh3_128
 
 from crawler.core import url
 from crawler.core.formatting import count, shortened
-from crawler.core.scope import SEED_MODES, directory_of
+from crawler.core.options import NameSet, hash_of
+from crawler.core.scope import NO_NAMES, SEED_MODES, directory_of, name_in_scope
 from crawler.engine.options import SeedFile
 from crawler.obs.fetch_line import redact_text
 from crawler.settings.configuration_errors import (
@@ -284,6 +285,9 @@ def _toml_value(text: str) -> object:
     return parsed["value"] if len(parsed) == 1 else text
 
 
+_HASHES_HELD: Final = 1 << 20  # bytes
+
+
 def check_seed_file(path: Path, hosts_in_scope: str) -> tuple[SeedFile, list[Problem]]:
     """Read a file with one URL per line and find its problems, and what of its seeds the scope follows from:
     `hosts_in_scope` is the first word of scope.hosts. Raises OSError.
@@ -303,9 +307,9 @@ def check_seed_file(path: Path, hosts_in_scope: str) -> tuple[SeedFile, list[Pro
 
     if is_utf_16(start):
         problem = Problem(str(path), 0, 0, "not UTF-8 but UTF-16", "", "save it as UTF-8")
-        return SeedFile(str(path), "", 0, "", frozenset(), read), [problem]
+        return SeedFile(str(path), "", 0, "", NO_NAMES, read), [problem]
     problems: list[Problem] = []
-    hosts: set[str] = set()
+    hashes, host, at_most = bytearray(), "", _HASHES_HELD
     directories: set[str] = set()
     digest = xxh3_128()
     seeds = wrong = first_more = 0
@@ -326,15 +330,19 @@ def check_seed_file(path: Path, hosts_in_scope: str) -> tuple[SeedFile, list[Pro
             digest.update(b"\n")
             seeds += 1
             first = first or text
-            if hosts_in_scope in SEED_MODES:
-                hosts.add(origin.host)
+            if hosts_in_scope in SEED_MODES and origin.host != host:
+                host = origin.host
+                hashes += hash_of(name_in_scope(host, hosts_in_scope))
+                if len(hashes) >= at_most:  # hosts may have many seeds
+                    hashes = bytearray(NameSet.of_hashes(hashes).content())
+                    at_most = max(_HASHES_HELD, 2 * len(hashes))
             if hosts_in_scope == "seed-prefix":
                 directories.add(directory_of(href))
     if first_more:
         more = wrong - SEED_PROBLEMS
         words = f"{count(more, 'more line')} {'is no seed' if more == 1 else 'are no seeds'}"
         problems.append(Problem(str(path), first_more, 1, words))
-    found = frozenset(hosts), read, frozenset(directories)
+    found = NameSet.of_hashes(hashes), read, frozenset(directories)
     return SeedFile(str(path), digest.hexdigest(), seeds, first, *found), problems
 
 

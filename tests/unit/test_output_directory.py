@@ -3,7 +3,9 @@
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import click
 import orjson
@@ -11,9 +13,11 @@ import pytest
 
 from crawler import output_directory
 from crawler.cli.crawl_options import find_crawl
-from crawler.core.options import PolitenessOptions, Rules, ScopeOptions, ScopeRule, dump_rules, load_rules
+from crawler.core.options import NameSet, PolitenessOptions, Rules, ScopeOptions, ScopeRule, dump_rules, load_rules
+from crawler.core.scope import Scope
 from crawler.frontier.sqlite.database import OwnerLock
 from crawler.output_directory import (
+    CrawlPaths,
     find_paths,
     inode_of,
     link_configuration,
@@ -21,6 +25,7 @@ from crawler.output_directory import (
     other_files,
     outputs_running,
     unlink_configuration,
+    write_run_file,
 )
 
 RULES = Rules(
@@ -56,6 +61,53 @@ def test_fields_of_a_newer_version_are_ignored() -> None:
 def test_malformed_rules_are_ignored(table: object) -> None:
     """Nonsense in run.json is no rules, not a traceback."""
     assert load_rules(table) is None
+
+
+def test_names_of_seeds_in_files_are_beside_run_json(tmp_path: Path) -> None:
+    """Those of the current rules only. If they are lost or damaged the rules are not known."""
+    paths = CrawlPaths(tmp_path, tmp_path / "frontier.db", tmp_path / "logs", tmp_path / "control.sock")
+    many = NameSet.of(f"h{n}.test" for n in range(1_000))
+    for names in (NameSet.of(["a.test"]), many, NameSet(), many):
+        rules = replace(RULES, seed_names=names)
+        write_run_file(paths, run_id="r", configuration=None, rules=rules)
+        files = {path.name: path.stat().st_size for path in tmp_path.glob("seed-hosts-*")}
+        assert files == ({f"seed-hosts-{names.digest}": 16 * len(names)} if names else {})
+        assert find_paths(tmp_path).rules == rules
+    assert (tmp_path / "run.json").stat().st_size < 3_000
+    file = tmp_path / f"seed-hosts-{many.digest}"
+    for content in (many.content()[:-16], many.content()[:-1]):
+        file.write_bytes(content)
+        assert find_paths(tmp_path).rules is None
+    file.unlink()
+    assert find_paths(tmp_path).rules is None
+    assert find_paths(tmp_path).run_id == "r"
+
+
+def test_a_start_killed_before_run_json_is_written_leaves_the_rules_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The names of both are there then."""
+    paths = CrawlPaths(tmp_path, tmp_path / "frontier.db", tmp_path / "logs", tmp_path / "control.sock")
+    before, after = (replace(RULES, seed_names=NameSet.of([name])) for name in ("a.test", "b.test"))
+    write_run_file(paths, run_id="r", configuration=None, rules=before)
+    with monkeypatch.context() as patch:
+        patch.setattr("crawler.output_directory.dump_rules", Mock(side_effect=RuntimeError))
+        with pytest.raises(RuntimeError):
+            write_run_file(paths, run_id="s", configuration=None, rules=after)
+    assert len(list(tmp_path.glob("seed-hosts-*"))) == 2
+    assert find_paths(tmp_path).rules == before
+    write_run_file(paths, run_id="s", configuration=None, rules=after)
+    assert find_paths(tmp_path).rules == after
+
+
+def test_rules_of_an_earlier_version_have_all_hosts_of_seeds(tmp_path: Path) -> None:
+    """Those of seeds in files too."""
+    table = dump_rules(replace(RULES, scope=ScopeOptions()))
+    del table["seed_names"]
+    (tmp_path / "run.json").write_bytes(orjson.dumps({"rules": table}))
+    rules = find_paths(tmp_path).rules
+    assert rules is not None
+    assert [Scope.by(rules).has_host(host) for host in ("a.test", "www.b.test", "c.test")] == [True, True, False]
 
 
 def test_paths_come_from_run_json(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.core.options import Rules
+from crawler.core.options import NameSet, Rules
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.output_directory import find_paths, write_run_file
 from tests.support.commands import run
@@ -31,6 +31,27 @@ def test_queued_urls_out_of_scope_are_reported_at_the_start(tmp_path: Path, seed
     )
     assert (message in ran.stderr) is is_said
     assert ("the rules were changed: 2 queued URLs denied now, 0 denied URLs queued again\n" in ran.stderr) is is_said
+
+
+def test_seeds_of_a_file_that_are_gone_are_reported_and_the_same_seeds_are_not(tmp_path: Path) -> None:
+    """Of a host that has queued URLs. The next start with the same hosts, in another order, judges nothing anew."""
+    (tmp_path / "out").mkdir()
+    asyncio.run(_stored(tmp_path / "out"))
+    seeds = tmp_path / "seeds.txt"
+    outputs = []
+    for hosts in (["a.test", "b.test"], ["b.test", "a.test", "b.test"], ["b.test"]):
+        seeds.write_text("".join(f"{host}\n" for host in hosts))
+        ran = run("crawl", "-o", f"crawl.seed_files={seeds}", "--output", tmp_path / "out", "--max-duration", "300ms")
+        outputs.append(ran.stderr)
+    assert ["had a seed on a.test, this one has none there" in text for text in outputs] == [False, False, True]
+    assert ["the rules were changed" in text for text in outputs] == [False, False, True]
+    (names,) = (tmp_path / "out").glob("seed-hosts-*")
+    assert names.name == f"seed-hosts-{NameSet.of(['b.test']).digest}"
+    why = run("why", "https://b.test/x", "--output", tmp_path / "out").stdout
+    assert "out of scope" not in why
+    assert "out of scope" in run("why", "https://a.test/x", "--output", tmp_path / "out").stdout
+    added = run("add", "https://c.test/", "--output", tmp_path / "out")
+    assert added.stdout == "1 added, 0 known already, 0 refused\n"
 
 
 def test_seeds_that_the_rules_refuse_are_named_with_the_rule(tmp_path: Path) -> None:

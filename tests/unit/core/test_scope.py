@@ -1,10 +1,12 @@
 """Scope: each rule, and the rule that a refusal names."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from crawler.core.enums import DenyReason, Source
 from crawler.core.models import Denied
-from crawler.core.options import ScopeOptions, ScopeRule
+from crawler.core.options import NameSet, ScopeOptions, ScopeRule
 from crawler.core.scope import MAX_REQUISITE_HOPS, Scope, ScopePatternError, compile_pattern, directory_of
 from crawler.core.url import parse
 
@@ -49,6 +51,31 @@ def test_a_broken_pattern_is_refused(pattern: str) -> None:
     """It is an error, not a pattern that never matches."""
     with pytest.raises(ScopePatternError):
         compile_pattern(pattern)
+
+
+_NAMES = st.integers(0, 400).map("h{}.test".format)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(_NAMES), st.lists(_NAMES), st.lists(_NAMES))
+def test_a_set_of_names_has_the_names_it_was_made_of(some: list[str], others: list[str], asked: list[str]) -> None:
+    """In whatever order and however often; so has what is read back, and the union of two."""
+    names = NameSet.of(some)
+    assert NameSet(names.content()) == names == NameSet.of(reversed([*some, *some]))
+    assert (names == NameSet.of(others)) == (set(some) == set(others))
+    assert len(names) == len(set(some))
+    assert [name in names for name in asked] == [name in set(some) for name in asked]
+    assert names | NameSet.of(others) == NameSet.of([*others, *some])
+
+
+@pytest.mark.parametrize("mode", ["seed-hosts", "seed-domains"])
+def test_a_redirect_of_a_seed_in_a_file_adds_its_place(mode: str) -> None:
+    """As that of any seed."""
+    scope = Scope(ScopeOptions(hosts=(mode,)), (), seed_names=NameSet.of(["a.test"]))
+    wider = scope.widened("https://www.b.test/ https://a.test/")
+    assert [one.has_host("www.b.test") for one in (scope, wider)] == [False, True]
+    assert [one.has_host("x.b.test") for one in (scope, wider)] == [False, mode == "seed-domains"]
+    assert wider.has_host("a.test")
 
 
 def test_seed_hosts() -> None:

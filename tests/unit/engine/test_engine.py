@@ -8,7 +8,7 @@ import pytest
 
 from crawler.core.enums import StoppedBy
 from crawler.core.models import Discovered, HostRow
-from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
+from crawler.core.options import NameSet, PolitenessOptions, ScopeOptions, ScopeRule
 from crawler.engine import engine as module
 from crawler.engine.engine import Engine
 from crawler.engine.options import EngineConfiguration, EngineOptions, SeedFile
@@ -205,7 +205,7 @@ class SlicesCounted(MemoryFrontier):
 
 
 def seed_file(digest: str, *lines: str) -> SeedFile:
-    return SeedFile("seeds.txt", digest, len(lines), lines[0], frozenset(), lambda: iter(lines))
+    return SeedFile("seeds.txt", digest, len(lines), lines[0], NameSet(), lambda: iter(lines))
 
 
 def test_seeds_of_files_are_stored_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.core.options import dump_rules, load_rules
+from crawler.core.options import NameSet, dump_rules, load_rules
 from crawler.core.scope import Scope
 from crawler.settings.configuration_errors import ConfigurationError
 from crawler.settings.loading import load, load_paths
@@ -152,16 +152,48 @@ def test_seeds_come_from_the_list_and_then_from_the_files(tmp_path: Path) -> Non
     assert (settings.seed_count, settings.first_seed) == (4, "z.test")
     options = settings.engine_configuration("crawl")
     assert list(options.all_seeds()) == ["z.test", "https://a.test/#x", "b.test:8443/y", "c.test"]
-    assert options.seed_hosts == {"z.test", "a.test", "b.test", "c.test"}
+    assert options.seed_hosts == {"z.test"}
+    assert options.seed_names == NameSet.of(["a.test", "b.test", "c.test"])
 
 
 def test_hosts_of_seed_files_are_in_memory_only_if_the_scope_follows_from_them(tmp_path: Path) -> None:
     """They may be millions, and a list of hosts in scope needs none of them."""
-    seeds = write(tmp_path, "https://a.test/\n", "seeds.txt")
-    for scope, hosts in (("seed-hosts", {"a.test"}), ("seed-domains", {"a.test"}), ("['a.test']", set())):
+    seeds = write(tmp_path, "https://www.a.test/\n", "seeds.txt")
+    for scope, hosts in (("seed-hosts", ["www.a.test"]), ("seed-domains", ["a.test"]), ("['a.test']", [])):
         settings = load(None, [f"crawl.seed_files={seeds}", f"scope.hosts={scope}"], {}, "crawl").settings
-        assert settings.engine_configuration("crawl").seed_hosts == hosts
-        assert settings.rules().seed_hosts == tuple(hosts)
+        options, rules = settings.engine_configuration("crawl"), settings.rules()
+        assert (options.seed_hosts, rules.seed_hosts) == (set(), ())
+        assert options.seed_names == rules.seed_names == NameSet.of(hosts)
+        for judging in (options.judging_scope(), Scope.by(rules)):
+            assert judging.has_host("www.a.test") == (scope != "['a.test']")
+            assert judging.has_host("b.a.test") == (scope == "seed-domains")
+
+
+def test_hosts_of_many_seeds_are_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once for each seed, in whatever order they are."""
+    monkeypatch.setattr("crawler.settings.sources._HASHES_HELD", 160)
+    seeds = write(tmp_path, "".join(f"h{n % 7}.test/{n}\n" for n in range(200)), "seeds.txt")
+    file, _ = check_seed_file(seeds, "seed-hosts")
+    assert (file.count, file.names) == (200, NameSet.of(f"h{n}.test" for n in range(7)))
+
+
+def test_the_fingerprint_is_that_of_the_hosts_however_the_files_have_them(tmp_path: Path) -> None:
+    """So a start with a sorted list, or with a list in two files, judges nothing anew."""
+
+    def of(*texts: str, listed: str = "", scope: str = "seed-hosts") -> str:
+        files = [str(write(tmp_path, text, f"{n}.txt")) for n, text in enumerate(texts)]
+        given = [f"crawl.seed_files={files}", f"scope.hosts={scope}", *([f"crawl.seeds={listed}"] if listed else [])]
+        return load(None, given, {}, "crawl").settings.engine_configuration("crawl").fingerprint
+
+    same = [
+        of("a.test\nb.test\nc.test\n"),
+        of("c.test/x\nhttp://b.test\na.test\nc.test\n"),
+        of("c.test\nb.test\n", "b.test/y\na.test\n"),
+        of("c.test\nb.test\n", listed="a.test"),
+    ]
+    assert len(set(same)) == 1
+    assert of("a.test\nb.test\n") != same[0]
+    assert of("www.a.test\n", scope="seed-domains") == of("a.test\nb.a.test\n", scope="seed-domains")
 
 
 def test_directories_of_seeds_are_in_memory_only_if_the_scope_is_these(tmp_path: Path) -> None:
@@ -173,7 +205,8 @@ def test_directories_of_seeds_are_in_memory_only_if_the_scope_is_these(tmp_path:
     options = settings.engine_configuration("crawl")
     assert options.seed_directories == set(directories)
     assert settings.rules().seed_directories == directories
-    assert load_rules(dump_rules(settings.rules())) == settings.rules()
+    names = options.seed_names
+    assert load_rules(dump_rules(settings.rules()), {names.digest: names}.get) == settings.rules()
     assert options.judging_scope().seed_directories == Scope.by(settings.rules()).seed_directories == set(directories)
     other = load(None, [given[0], "crawl.seeds=https://c.test/m/", "scope.hosts=seed-prefix"], {}, "crawl").settings
     assert other.engine_configuration("crawl").fingerprint != options.fingerprint
@@ -207,7 +240,7 @@ def test_checking_a_seed_file_keeps_no_line(tmp_path: Path) -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert (file.count, problems, file.hosts) == (20_000, [], {"a.test"})
+    assert (file.count, problems, file.names) == (20_000, [], NameSet.of(["a.test"]))
     assert peak < 500_000
 
 
