@@ -65,6 +65,24 @@ def test_a_crawl_goes_on_under_other_options() -> None:
     run(main())
 
 
+def test_a_preview_names_the_hosts_of_changed_files() -> None:
+    """Those that come and those that go, whether the store has them or not."""
+
+    async def main() -> None:
+        names = [NameSet.of([f"{one}.test" for one in hosts]) for hosts in ("eb", "bcd")]
+        before = replace(seed_file("1", "e.test", "https://b.test/x"), names=names[0])
+        after = replace(seed_file("2", "b.test", "c.test", "d.test/y"), names=names[1])
+        crawl = Harness(ROOT, seed_files=[before], engine=DAEMON)
+        await crawl.open()
+        preview = await crawl.engine.preview(replace(crawl.engine.options, seed_files=(after,)))
+        assert (preview["hosts_come"], preview["hosts_go"]) == (["c.test", "d.test"], ["e.test"])
+        unchanged = await crawl.engine.preview(replace(crawl.engine.options, seed_files=(replace(before, digest="3"),)))
+        assert unchanged == {"scope_changes": False}
+        await crawl.close()
+
+    run(main())
+
+
 def test_a_preview_of_many_hosts_compares_the_first() -> None:
     """It ends with its time, and says how far it came."""
 
