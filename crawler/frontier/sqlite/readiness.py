@@ -27,6 +27,7 @@ _MODE: Final = "politeness_key"  # in `meta`: what `host.key` was made by
 _ASSIGNED: Final = "keys_assigned_to"  # in `meta`: up to this host, while they are assigned
 SLICE: Final = 20_000  # hosts of one transaction
 UNPARK_SLICE: Final = 2_000
+KEYS_AT_ONCE: Final = 64  # whose hosts are read in one statement
 
 
 def assign_keys(database: Database, mode: str | None) -> Callable[[str], str]:
@@ -101,17 +102,19 @@ def _enter(
         active = set(orjson.loads(database.get(sql.ACTIVE_KEYS, (json_list(list(names)),))))
         names = {id_: name for id_, name in names.items() if id_ not in active}
         database.run(sql.ADD_KEYS, (json_list(list(names)),))
-    hosts_of = {id_: _hosts_of(database, id_, (), wanted.hosts) for id_ in names}
+    hosts_of = _hosts_of(database, dict.fromkeys(names, ()), wanted.hosts, name_of)
     places = wanted.places
-    for id_ in orjson.loads(database.get(sql.READY_KEYS, (wanted.ready_by, places + len(names)))) if places else ():
-        if places <= 0:
-            break
-        if id_ in names:
-            continue
-        hosts_of[id_] = _hosts_of(database, id_, (), wanted.hosts)
-        if hosts := hosts_of[id_][0]:
-            places -= len(hosts)
-            names[id_] = name_of(hosts[0].origin.host)
+    ready = orjson.loads(database.get(sql.READY_KEYS, (wanted.ready_by, places + len(names)))) if places else []
+    ready = [id_ for id_ in ready if id_ not in names]
+    while ready and places > 0:
+        some, ready = ready[:KEYS_AT_ONCE], ready[KEYS_AT_ONCE:]
+        for id_, (hosts, more_at) in _hosts_of(database, dict.fromkeys(some, ()), wanted.hosts, name_of).items():
+            if places <= 0:
+                break
+            hosts_of[id_] = hosts, more_at
+            if hosts:
+                places -= len(hosts)
+                names[id_] = name_of(hosts[0].origin.host)
     ids = json_list(list(names))
     rows = {row[0]: row for row in orjson.loads(database.get(sql.KEYS, (ids,)))}
     if rows:
@@ -129,7 +132,7 @@ def _enter(
         )
     if empty := [id_ for id_ in hosts_of if id_ not in names]:  # their hosts have no work any more
         database.run_many(sql.LEAVE_KEYS, [value for id_ in empty for value in (id_, None, 0.0)])
-    more = {id_: _hosts_of(database, id_, known, wanted.hosts) for id_, known in wanted.more.items()}
+    more = _hosts_of(database, wanted.more, wanted.hosts, name_of)
     entering = itertools.chain(named, *(hosts for hosts, _ in (*hosts_of.values(), *more.values())))
     if parked := [row.id for row in entering if row.parked is not None]:
         database.run(sql.ENTER_HOSTS, (UNTIL_EVENT, json_list(parked)))
@@ -137,12 +140,23 @@ def _enter(
 
 
 def _hosts_of(
-    database: Database, key_id: int, known: Collection[int], limit: int
-) -> tuple[tuple[HostRow, ...], float | None]:
-    """The hosts of a key that are first to be requested, and when another one has work."""
-    rows = orjson.loads(database.get(sql.READY_HOSTS, (key_id, UNTIL_EVENT, json_list(list(known)), limit + 1)))
-    found = [host_row(columns) for columns in rows]
-    return tuple(found[:limit]), found[limit].ready_at if len(found) > limit else None
+    database: Database, wanted: Mapping[int, Collection[int]], limit: int, name_of: Callable[[str], str]
+) -> _More:
+    """The hosts of each key that are first to be requested, but for those in `wanted`, and when another one has work.
+    All keys at once: beside a busy event loop each statement waits for the interpreter's lock.
+    """
+    if not wanted:
+        return {}
+    pairs = orjson.dumps([[id_, list(known)] for id_, known in wanted.items()]).decode()
+    of_key: dict[int, list[HostRow]] = {id_: [] for id_ in wanted}
+    for columns in orjson.loads(database.get(sql.READY_HOSTS, (pairs, UNTIL_EVENT, limit + 1))):
+        row = host_row(columns)
+        of_key[name_hash(name_of(row.origin.host))].append(row)
+    found: _More = {}
+    for id_, rows in of_key.items():
+        rows.sort(key=lambda row: row.ready_at)
+        found[id_] = tuple(rows[:limit]), rows[limit].ready_at if len(rows) > limit else None
+    return found
 
 
 def unpark_slice(database: Database, after: int, *, parked: str, at: float, ids: Sequence[int] | None) -> list[int]:

@@ -435,9 +435,14 @@ UPDATE politeness_key SET active = 1, ready_at = NULL WHERE id IN (SELECT value 
 ENTER_HOSTS: Final = """
 UPDATE host SET parked = NULL, ready_at = CASE WHEN ready_at < ? THEN ready_at ELSE 0 END
 WHERE id IN (SELECT value FROM json_each(?))"""
+# Of several keys at once, each with the ids of hosts that are not wanted.
 READY_HOSTS: Final = HOSTS.format(
-    where="""key = ? AND (queued + suspects) > 0 AND ready_at < ? AND id NOT IN (SELECT value FROM json_each(?))
-    ORDER BY ready_at LIMIT ?"""
+    where="""id IN (
+      SELECT ready.id FROM json_each(?1) AS wanted CROSS JOIN host AS ready ON ready.id IN (
+        SELECT id FROM host
+        WHERE key = wanted.value ->> 0 AND (queued + suspects) > 0 AND ready_at < ?2
+          AND NOT EXISTS (SELECT 1 FROM json_each(wanted.value, '$[1]') AS known WHERE known.value = host.id)
+        ORDER BY ready_at LIMIT ?3))"""
 )
 BACKOFFS_OF: Final = """
 SELECT json_group_array(json_array(key, until_at, strikes, reason)) FROM rest
