@@ -232,7 +232,7 @@ def test_a_crawl_that_tries_suspects_is_not_idle() -> None:
         crawling = asyncio.ensure_future(engine.crawl.run())
         seen: list[tuple[float, CrawlState, bool]] = []
         while engine.clock.mono() < 600.0:
-            await elapse(0.04)
+            await elapse(0.1)
             host = engine.host("a.test")
             seen.append((engine.clock.mono(), monitor.status().state, host.has_suspects))
         engine.crawl.drain(StoppedBy.SIGNAL)
