@@ -10,7 +10,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Final
+from typing import Any, Final
 
 from crawler.core.clock import Clock
 from crawler.core.models import Lease, Origin, Task
@@ -220,8 +220,8 @@ class Contacts:
 
     First contacts have workers of their own, `at_once`, since each may wait for a silent host until a timeout. Of those
     that are not silent yet, issued within FRESH_S, there are at most FRESH_AT_ONCE: more would only delay the requests
-    to other hosts, whose connections would not be used in time. A host without an address needs no room: its request
-    fails at once. `schedule` is called with the key of a host that waits
+    to other hosts, whose connections would not be used in time. A host that is let in has its room for FRESH_S. A host
+    without an address needs no room: its request fails at once. `schedule` is called with the key of a host that waits
     no longer, and the time since when it could have had a lease.
     """
 
@@ -245,6 +245,7 @@ class Contacts:
         self._waiting: dict[Host, None] = {}  # for room, in order of arrival
         self._leases: set[int] = set()  # ids of those for the workers of first contacts
         self._fresh: dict[int, float] = {}  # those of them issued within FRESH_S, and when
+        self._let_in: dict[Host, float] = {}  # hosts that were let in and got no lease yet, and when
 
     @property
     def in_flight(self) -> int:
@@ -301,7 +302,7 @@ class Contacts:
                 want = self._wanted.appendleft if host.ever_responded else self._wanted.append
                 want((host, origin))
             return self._wait(host, key, mono)
-        if host.ever_responded or host.has_address is False or self._room() > 0:
+        if host.ever_responded or host.has_address is False or host in self._let_in or self._room() > 0:
             return True
         if not host.is_waiting:
             self._waiting[host] = None
@@ -317,6 +318,7 @@ class Contacts:
         if not (host.ever_responded or host.has_address is False or host.is_disabled):
             self._leases.add(lease.id)
             self._fresh[lease.id] = lease.leased_mono
+            self._let_in.pop(host, None)
             if host in self._waiting:
                 del self._waiting[host]
                 self._end_wait(host)
@@ -331,26 +333,36 @@ class Contacts:
         if lease.id in self._leases:
             self._leases.discard(lease.id)
             self._fresh.pop(lease.id, None)
-            self._let_in(1)
+            self.fill()
 
-    def fill(self) -> None:
-        """Use the room that is left by hosts that were let in and got no lease, after all keys that are due."""
-        self._let_in(self.at_once)
+    def fill(self, *, is_idle: bool = False) -> None:
+        """Let hosts in for which there is room. `is_idle`: no key is due, so those let in before need none."""
+        if is_idle:
+            self._let_in.clear()
+        mono = self._clock.mono()
+        for host in list(itertools.islice(self._waiting, self._room())):
+            del self._waiting[host]
+            self._let_in[host] = mono
+            self._end_wait(host)
 
     def wait_s(self) -> float:
         """Seconds until there may be room for a host that waits for it, unless a lease ends before."""
-        if not self._waiting or self._room() > 0 or len(self._leases) >= self.at_once:
+        if not self._waiting or len(self._leases) >= self.at_once:
             return math.inf
-        return next(iter(self._fresh.values())) + FRESH_S - self._clock.mono()
+        if self._room() > 0:
+            return 0.0
+        first_mono = min(next(iter(times.values())) for times in (self._fresh, self._let_in) if times)
+        return first_mono + FRESH_S - self._clock.mono()
 
     def _room(self) -> int:
-        """The number of first contacts that may be issued now."""
+        """The number of first contacts that may be issued now, beside those of hosts that were let in."""
         mono = self._clock.mono()
-        while self._fresh and next(iter(self._fresh.values())) + FRESH_S <= mono:
-            del self._fresh[next(iter(self._fresh))]
-        return max(0, min(self.at_once - len(self._leases), FRESH_AT_ONCE - len(self._fresh)))
+        for times in (self._fresh, self._let_in):
+            _drop_old(times, mono)
+        return max(0, min(self.at_once - len(self._leases), FRESH_AT_ONCE - len(self._fresh)) - len(self._let_in))
 
-    def _let_in(self, number: int) -> None:
-        for host in list(itertools.islice(self._waiting, min(number, self._room()))):
-            del self._waiting[host]
-            self._end_wait(host)
+
+def _drop_old(times: dict[Any, float], mono: float) -> None:
+    """Remove what is FRESH_S old, from a mapping in order of time."""
+    while times and next(iter(times.values())) + FRESH_S <= mono:
+        del times[next(iter(times))]

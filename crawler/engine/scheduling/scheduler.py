@@ -224,8 +224,7 @@ class Scheduler:
                 self._prefetch.start(group)
                 if not self.paused:
                     self.contacts.start(group)
-                if wait_s > 0:
-                    self.contacts.fill()
+                self.contacts.fill(is_idle=wait_s > 0)
                 self.workbench.start_if_due(group, paused=self.paused)
                 if self.revisits.wants_price:
                     group.create_task(self.revisits.solve(), name="price")
@@ -278,7 +277,7 @@ class Scheduler:
                 is_first = self.contacts.is_first(lease) and not self.host_table.outage.is_on
                 await (self.first_contacts if is_first else self.queue).put(lease)
                 is_wanted = self._prefetch.has_unstarted or self.contacts.has_unstarted
-                if is_wanted or self._due_s() <= 0 or self.workbench.wait_s() <= 0:
+                if is_wanted or min(self._due_s(), self.workbench.wait_s(), self.contacts.wait_s()) <= 0:
                     return 0.0  # under full load `take_due` never ends
         return NEVER
 

@@ -217,6 +217,31 @@ def test_few_first_contacts_are_made_at_once_until_they_turn_out_silent(
     run(main())
 
 
+def test_silent_hosts_hold_up_no_other_under_full_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hosts that responded keep all workers busy, so that some key is always due. First contacts go on beside them."""
+    monkeypatch.setattr(prefetch, "FRESH_AT_ONCE", 5)
+
+    async def main() -> None:
+        busy = (f"live{n}.test" for n in range(20))
+        politeness, options = replace(SLOW, delay_s=1.0), replace(ENGINE, workers=1)
+        harness = Broad(*busy, engine=options, politeness=politeness)
+        harness.web.takes_s = lambda origin, task: SILENT_S if origin.host.startswith("silent") else 0.1
+        contacted = set[str]()
+        harness.web.before = lambda origin, task: contacted.add(origin.host)
+        await harness.open()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(harness.engine.run())
+            await elapse(10.0)
+            await harness.add(*(f"{kind}{n}.test" for n in range(25) for kind in ("silent", "new")))
+            await elapse(SILENT_S - 5.0)
+            harness.engine.drain()
+        assert len(contacted) == 20 + 2 * 25
+        assert sum("//live" in url for url in harness.web.urls) > 0.9 * (SILENT_S + 5.0) / 0.1
+        await harness.close()
+
+    run(main())
+
+
 def test_a_silent_host_is_not_tried_again_at_once_beside_many_others() -> None:
     """With few others it has three tries within seconds of each other, in case that it was about to start."""
 
