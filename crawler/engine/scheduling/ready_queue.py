@@ -85,7 +85,9 @@ class ReadyQueue:
         return ahead
 
     def _take_ahead(self) -> PolitenessKey | float:
-        """As `take_due`, of the keys that go ahead. Those whose connection was closed meanwhile join the others."""
+        """As `take_due`, of the keys that go ahead. Those whose turn ended or whose connection was closed meanwhile
+        join the others.
+        """
         while self._ahead:
             when, _, key = self._ahead[0]
             wait_s = when - self._clock.mono()
@@ -94,7 +96,7 @@ class ReadyQueue:
             heapq.heappop(self._ahead)
             if key.scheduled_mono != when:
                 continue
-            if self._has_connection(key):
+            if key.goes_ahead and self._has_connection(key):
                 key.scheduled_mono = None
                 return key
             key.goes_ahead = False

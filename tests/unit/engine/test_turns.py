@@ -5,13 +5,15 @@ from itertools import pairwise
 import pytest
 
 from crawler.core.enums import CloseReason, StoppedBy
+from crawler.core.models import Origin
 from crawler.core.options import ScopeOptions
 from crawler.engine.options import EngineOptions
-from crawler.engine.scheduling.ready_queue import TURN
+from crawler.engine.scheduling.host import Host, PolitenessKey
+from crawler.engine.scheduling.ready_queue import TURN, ReadyQueue
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.pool import Pool
 from tests.support.engine import POLITE, Harness
-from tests.support.fetching import FakeDialer
+from tests.support.fetching import FakeClock, FakeDialer
 from tests.support.scripted_web import page, response
 from tests.support.virtual_time import run
 
@@ -68,6 +70,25 @@ def test_a_turn_ends() -> None:
         assert sum(number > TURN + 1 for number in requests) < len(requests) / 50
 
     run(main())
+
+
+def test_an_entry_made_during_the_last_request_of_a_turn_gives_no_precedence() -> None:
+    """A visit that is stored meanwhile schedules the key anew, while it still goes ahead."""
+    clock = FakeClock()
+    queue = ReadyQueue(POLITE, clock, wake=lambda: None, is_connected=lambda origin: True)
+    keys = [PolitenessKey(name, 1.0) for name in ("a", "b")]
+    for number, key in enumerate(keys):
+        key.add_to_rotation(Host(number, Origin("https", f"{key.name}.test", 443), key))
+    key, other = keys
+    queue.schedule(other, clock.mono())
+    clock.time += 0.1
+    for lease_id in range(TURN):
+        queue.lease_issued(key, lease_id, None)
+        queue.schedule(key, clock.mono())
+        queue.lease_ended(key, lease_id)
+        assert key.goes_ahead is (lease_id < TURN - 1)
+    assert queue.take_due() is other
+    assert queue.take_due() is key
 
 
 def test_a_connection_closed_meanwhile_gives_no_precedence() -> None:
