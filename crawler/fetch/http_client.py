@@ -50,10 +50,9 @@ class Generation:
 class HttpClient:
     """Belongs to the event loop that runs when it is made. `run` closes replaced generations.
 
-    `memory` bounds the bytes of bodies in memory. `permits` is called before each request, `is_wanted` is
-    that of the pool. `dialer_class` lets
-    `crawler fetch` watch the dialing. Raises LocalProtocolError for fields that cannot be sent, and what TlsProfile
-    raises; so does `prepare`.
+    `memory` bounds the bytes of bodies in memory. `permits` is called before each request, `is_wanted` by
+    the pool. `dialer_class` lets `crawler fetch` watch the dialing. Raises LocalProtocolError for fields that cannot be
+    sent, and what TlsProfile raises; so does `prepare`.
     """
 
     def __init__(

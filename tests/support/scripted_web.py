@@ -175,10 +175,12 @@ class Web:
             yield
             return
         connection = await self.pool.acquire(origin)
-        yield
-        connection.requests += 1
-        connection.idle_since_mono = self.clock.mono()
-        self.pool.release(connection)
+        try:
+            yield
+        finally:
+            connection.requests += 1
+            connection.idle_since_mono = self.clock.mono()
+            self.pool.release(connection)
 
     def _respond(self, origin: Origin, task: Task) -> FetchResult:
         scripted = self.pages.get(task.url)

@@ -133,8 +133,8 @@ class PolitenessKey:
     adaptive_s: float = 0.0  # delay computed from the time of the last response (politeness.adaptive)
     adaptive_stored_s: float = 0.0  # the same, as stored; 0 if it is not longer than `delay_s`
     scheduled_mono: float | None = None  # time of its valid entry in the ready queue
-    goes_ahead: bool = False  # of keys without a connection: the host that is next had one after the last request
-    turn: int = 0  # requests since it did not go ahead
+    goes_ahead: bool = False  # it is taken before other keys that are due: its next host has an open connection
+    in_succession: int = 0  # requests in which it went ahead of others, and the one before them
     last_end_mono: float | None = None  # when its last request ended
     reservation: "AddressQueue | None" = None  # of the address that is reserved for its next lease
     wait_queues: "set[AddressQueue]" = field(default_factory=set)  # of addresses that it waits for

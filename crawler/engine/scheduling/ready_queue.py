@@ -1,10 +1,10 @@
 """The ready queue: politeness keys by the time at which they may be requested, and wait queues of IP addresses.
 
-It is two heaps of times. A key whose next host has an open connection is in the second, which goes ahead: else, with
-more hosts than connections, each connection would be closed before its host may be requested again. After TURN requests
-a key waits for its turn among the others. An entry is valid only if its time equals the `scheduled_mono` of its key or
-wait queue: to reschedule, an entry is added, and the former entry is skipped later. `LeaseSelection` decides what of a
-due key is leased.
+It is two heaps of times. Keys whose next host has an open connection are in the second, and those of them that are due
+are taken first: else, with more hosts than connections, each connection would be closed before its host may be
+requested again. After QUANTUM requests in succession a key is in the first heap again. An entry is valid only if its
+time equals the `scheduled_mono` of its key or wait queue: to reschedule, an entry is added, and the former entry is
+skipped later. `LeaseSelection` decides what of a due key is leased.
 """
 
 import heapq
@@ -24,7 +24,7 @@ NEVER: Final = math.inf
 ANY_WIDTH: Final = 1 << 30
 MOST_WAITED_S: Final = 30.0  # how long a key waits for an address while others need its place
 MOST_BOOKED_S: Final = 3_600.0  # after which one that left for that reason comes back at the latest
-TURN: Final = 16  # requests of a key in succession, over open connections, before it waits behind the others
+QUANTUM: Final = 16  # requests of a key in succession before keys go first that have been ready for longer
 RESERVATION_S: Final = 1.0  # how long an address is reserved for a key, and how often a wait queue is checked
 
 
@@ -85,8 +85,8 @@ class ReadyQueue:
         return ahead
 
     def _take_ahead(self) -> PolitenessKey | float:
-        """As `take_due`, of the keys that go ahead. Those whose turn ended or whose connection was closed meanwhile
-        join the others.
+        """As `take_due`, of the keys that go ahead. Those that had their quantum, or whose connection was
+        closed meanwhile, join the others.
         """
         while self._ahead:
             when, _, key = self._ahead[0]
@@ -116,7 +116,7 @@ class ReadyQueue:
     def lease_issued(self, key: PolitenessKey, lease_id: int, address: str | None) -> None:
         """End the key's reservation. If addresses have no delay and `address` is known, count the lease there."""
         self._clear_reservation(key)
-        key.turn = key.turn + 1 if key.goes_ahead else 1
+        key.in_succession = key.in_succession + 1 if key.goes_ahead else 1
         if address is not None and not self.address_limiter.has_delay:
             self._lease_addresses[lease_id] = address
             self._lease_counts[address] += 1
@@ -125,7 +125,7 @@ class ReadyQueue:
         """Let the next key use the address of the lease. The key itself goes ahead if it may: then the caller schedules
         it.
         """
-        key.goes_ahead = key.delay_s > 0 and key.turn < TURN and self._has_connection(key)
+        key.goes_ahead = key.delay_s > 0 and key.in_succession < QUANTUM and self._has_connection(key)
         if key.goes_ahead:
             key.scheduled_mono = None  # an entry among the others, made during the lease
         address = self._lease_addresses.pop(lease_id, None)

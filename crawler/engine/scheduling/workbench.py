@@ -6,7 +6,7 @@ first are in memory, up to `engine.active_hosts` hosts. There are two cases:
    Nothing leaves: a host without work costs nothing but its place.
 2. There is none, and the store has keys with work. For each host that is to enter, one leaves. A key leaves with all of
    its hosts if none of them has work. If keys in the store have work within HORIZON_S, it leaves too if it backs off
-   for longer than that, or if they are ready and it had its turn (QUANTUM requests for each of its hosts with work) or
+   for longer than that, or if they are ready and it had its QUANTUM of requests for each of its hosts with work, or
    waits for an address that too many wait for. Of other keys, hosts leave that have no URLs, or that may not be
    requested within HORIZON_S while others may.
 
@@ -27,11 +27,10 @@ from crawler.engine.pages.url_policy import RobotsCache
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.host_table import HostTable
 from crawler.engine.scheduling.lease_selection import HORIZON_S, LeaseSelection
-from crawler.engine.scheduling.ready_queue import NEVER, ReadyQueue
+from crawler.engine.scheduling.ready_queue import NEVER, QUANTUM, ReadyQueue
 from crawler.engine.scheduling.restrictions import UrlLimits
 from crawler.frontier.base import Entered, Frontier, FrontierFull, HostCount, Leaving, Wanted
 
-QUANTUM: Final = 16  # requests of a host while keys in the store are ready
 ADDRESS_SHARE: Final = 8  # the share of the places that keys of one address may wait in: an eighth
 HOSTS_OF_KEY: Final = 16  # hosts of one key that enter together, and that it has with work if it has so many
 AT_ONCE: Final = 512  # hosts that enter or leave in one transaction
@@ -280,9 +279,9 @@ class Workbench:
         opens_mono = min((host.politeness.open_mono for host in working), default=NEVER)
         is_far = max(opens_mono, key.politeness.open_mono) > mono + HORIZON_S or all(host.is_held for host in working)
         is_far = is_far and (others_are_soon or not working)
-        had_turn = others_are_ready and sum(host.requests for host in hosts) >= QUANTUM * len(working)
+        had_quantum = others_are_ready and sum(host.requests for host in hosts) >= QUANTUM * len(working)
         is_too_many = self.is_over_bound and not self._url_limits.is_full  # else only what is needed may enter again
-        is_to_leave = is_far or had_turn or is_crowded or is_too_many
+        is_to_leave = is_far or had_quantum or is_crowded or is_too_many
         if len(free) == len(hosts) and not key.auxiliary and not key.politeness.in_flight and is_to_leave:
             return hosts
         may_have_others = others_are_soon or key.more_mono <= mono + HORIZON_S or self.is_over_bound

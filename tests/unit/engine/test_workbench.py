@@ -10,7 +10,7 @@ from crawler.core.enums import StoppedBy, TaskKind
 from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.engine.options import EngineOptions
-from crawler.engine.scheduling.workbench import QUANTUM
+from crawler.engine.scheduling.ready_queue import QUANTUM
 from crawler.frontier.base import BlockedHost, Entered, Leaving, Wanted
 from tests.support.engine import Harness, seed
 from tests.support.quick_frontier import QuickFrontier

@@ -1,4 +1,4 @@
-"""Hosts with an open connection go ahead, for a turn: with more hosts than connections these are used again."""
+"""Hosts with an open connection go ahead: with more hosts than connections these are used again."""
 
 from itertools import pairwise
 
@@ -9,7 +9,7 @@ from crawler.core.models import Origin
 from crawler.core.options import ScopeOptions
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import Host, PolitenessKey
-from crawler.engine.scheduling.ready_queue import TURN, ReadyQueue
+from crawler.engine.scheduling.ready_queue import QUANTUM, ReadyQueue
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.pool import Pool
 from tests.support.engine import POLITE, Harness
@@ -59,20 +59,20 @@ def test_a_connection_serves_all_pages_of_a_host(connections: int) -> None:
     run(main())
 
 
-def test_a_turn_ends() -> None:
+def test_a_host_goes_ahead_for_a_quantum_of_requests() -> None:
     """After some requests in succession a host waits behind the others: its connection goes to one of them."""
 
     async def main() -> None:
-        engine = Connected(100, 3 * TURN, connections=40)
+        engine = Connected(100, 3 * QUANTUM, connections=40)
         assert await engine.run() is StoppedBy.EMPTY
         requests = [one.requests for one in engine.dialer.dialled if one.close_reason is CloseReason.EVICTED]
-        assert sum(requests) / len(requests) > TURN / 2
-        assert sum(number > TURN + 1 for number in requests) < len(requests) / 50
+        assert sum(requests) / len(requests) > QUANTUM / 2
+        assert sum(number > QUANTUM + 1 for number in requests) < len(requests) / 50
 
     run(main())
 
 
-def test_an_entry_made_during_the_last_request_of_a_turn_gives_no_precedence() -> None:
+def test_an_entry_made_during_the_last_request_of_a_quantum_gives_no_precedence() -> None:
     """A visit that is stored meanwhile schedules the key anew, while it still goes ahead."""
     clock = FakeClock()
     queue = ReadyQueue(POLITE, clock, wake=lambda: None, is_connected=lambda origin: True)
@@ -82,11 +82,11 @@ def test_an_entry_made_during_the_last_request_of_a_turn_gives_no_precedence() -
     key, other = keys
     queue.schedule(other, clock.mono())
     clock.time += 0.1
-    for lease_id in range(TURN):
+    for lease_id in range(QUANTUM):
         queue.lease_issued(key, lease_id, None)
         queue.schedule(key, clock.mono())
         queue.lease_ended(key, lease_id)
-        assert key.goes_ahead is (lease_id < TURN - 1)
+        assert key.goes_ahead is (lease_id < QUANTUM - 1)
     assert queue.take_due() is other
     assert queue.take_due() is key
 
@@ -103,6 +103,6 @@ def test_a_connection_closed_meanwhile_gives_no_precedence() -> None:
         assert len(engine.web.requests) == 30 * 5
         assert len(engine.dialer.dialled) == 30 * 5
         ends = {request.origin: request.end for request in engine.web.requests}
-        assert max(ends.values()) - min(ends.values()) < 4.0, "all hosts have their turns alike"
+        assert max(ends.values()) - min(ends.values()) < 4.0, "all hosts are requested alike"
 
     run(main())
