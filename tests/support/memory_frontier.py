@@ -66,8 +66,7 @@ from crawler.frontier.base import (
     VisitedPage,
     Wanted,
 )
-from crawler.frontier.sqlite import writer
-from crawler.frontier.sqlite.rows import (
+from crawler.frontier.rows import (
     PAGES_SINK,
     WARC_SINK,
     HostChange,
@@ -78,6 +77,7 @@ from crawler.frontier.sqlite.rows import (
     totals_from,
     visit_row,
 )
+from crawler.frontier.sqlite import writer
 
 ENDS: Final = (UrlState.DONE, UrlState.GAVE_UP)  # states of a URL whose visit has ended
 

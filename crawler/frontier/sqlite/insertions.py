@@ -5,113 +5,21 @@ were taken down, and the legacy keys of URLs that were taken down. Invariant: al
 """
 
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
 from operator import itemgetter
-from typing import Any, Final, cast, overload
+from typing import Any, Final, cast
 
 import orjson
 
 from crawler.core.enums import TaskKind, UrlState
-from crawler.core.models import Discovered, HostRow, Origin, Settlement
+from crawler.core.models import Discovered, Origin, Settlement
 from crawler.core.url import kind_key_of, legacy_key_of, name_hash, registrable_domain, slot_of, target_of
 from crawler.core.url_templates import ERROR_PAGE_LINKS
-from crawler.frontier.base import Receipt
+from crawler.frontier.rows import PendingChange
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.bloom_filter import BloomFilters
 from crawler.frontier.sqlite.database import Database, json_list
-from crawler.frontier.sqlite.rows import HostChange
-
-# A host whose row is to be inserted: origin, slot, domain, id of its politeness key, time at which it was found.
-NewHost = tuple[Origin, int, str, int, float]
-
-
-@dataclass(slots=True)
-class PendingChange:
-    """The changes of a transaction to what is kept in memory. They are applied after its commit."""
-
-    counts: dict[str, int]  # URLs by UrlState, and "hosts"
-    hosts: defaultdict[int, HostChange] = field(default_factory=lambda: defaultdict(HostChange))
-    ids: dict[Origin, int] = field(default_factory=dict)  # ids of origins that were not in memory
-    new_hosts: dict[int, NewHost] = field(default_factory=dict)  # by their ids
-    queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen, or queued again
-    fresh: set[int] = field(default_factory=set)  # to be added to the Bloom filters
-    robots_changed: list[int] = field(default_factory=list)
-    to_reevaluate: list[int] = field(default_factory=list)
-    files: dict[str, int] = field(default_factory=dict)  # output files of the visits: name → id
-    counters: str | None = None  # the totals of the output directory as stored
-    suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → templates of new suspects
-    linked: list[int] = field(default_factory=list)  # host id of each URL that is no suspect any more
-    trial_links: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)  # as in Receipt
-    marks: int = 0  # rows of taken-down URLs that do not count as a URL
-    schedule_at: float = 0.0  # when hosts with new work are ready, at the earliest
-    last_visit_at: float | None = None  # end of its last visit
-
-    def move(self, host_id: int, before: str, after: str) -> None:
-        """Count a URL that changes its state."""
-        self.counts[before] -= 1
-        self.counts[after] = self.counts.get(after, 0) + 1
-        self.hosts[host_id].queued += (after == UrlState.QUEUED) - (before == UrlState.QUEUED)
-        self.hosts[host_id].again += after == UrlState.QUEUED
-        self.hosts[host_id].suspects += (after == UrlState.SUSPECT) - (before == UrlState.SUSPECT)
-
-    def insert(self, inserted: Mapping[int, int]) -> None:
-        """Count URLs that were inserted as queued: host id → how many."""
-        self.counts[UrlState.QUEUED] = self.counts.get(UrlState.QUEUED, 0) + sum(inserted.values())
-        hosts, queued = self.hosts, self.queued
-        for host_id, count in inserted.items():
-            hosts[host_id].queued += count
-            queued[host_id] = queued.get(host_id, 0) + count
-
-    def make_suspects(self, host_id: int, template: str, count: int) -> None:
-        """Count URLs that were just inserted and become suspects."""
-        if not count:
-            return
-        for _ in range(count):
-            self.move(host_id, UrlState.QUEUED, UrlState.SUSPECT)
-        self.queued[host_id] -= count
-        self.suspects.setdefault(host_id, []).extend([template] * count)
-
-    def queue_again(self, host_id: int, before: str) -> None:
-        """Count a known URL that is queued again."""
-        self.move(host_id, before, UrlState.QUEUED)
-        self.queued[host_id] = self.queued.get(host_id, 0) + 1
-
-    def add(self, state: UrlState, count: int) -> None:
-        """Count URLs that were inserted in another state than queued."""
-        self.counts[state] = self.counts.get(state, 0) + count
-
-    def receipt(self, links_new: Sequence[int]) -> Receipt:
-        return Receipt(
-            links_new, self.queued, NewRows(self), self.robots_changed, self.to_reevaluate, self.suspects, self.linked,
-            self.trial_links,
-        )  # fmt: skip
-
-
-class NewRows(Sequence[HostRow]):
-    """The rows of the new hosts of a transaction. They are made when one is read: of a list of seeds none is."""
-
-    def __init__(self, change: PendingChange) -> None:
-        self._new, self._hosts, self._schedule_at = change.new_hosts, change.hosts, change.schedule_at
-
-    def __len__(self) -> int:
-        return len(self._new)
-
-    def __iter__(self) -> Iterator[HostRow]:
-        for host_id, (origin, slot, *_) in self._new.items():
-            queued = self._hosts[host_id].queued
-            yield HostRow(host_id, origin, slot, queued, ready_at=self._schedule_at if queued else 0.0)
-
-    @overload
-    def __getitem__(self, index: int) -> HostRow: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[HostRow]: ...
-
-    def __getitem__(self, index: int | slice) -> HostRow | Sequence[HostRow]:
-        return list(self)[index]
-
 
 HOSTS_CACHED: Final = 65_536  # origins whose id is in memory; some 20 MiB when full
 MANY: Final = 5_000  # URLs or hosts of one transaction, from which on they are a part of a list of seeds

@@ -16,13 +16,12 @@ from typing import Any, Final
 import orjson
 
 from crawler.core.models import UNTIL_EVENT, Backoff, HostReadiness, HostRow, KeyRow
-from crawler.core.url import name_hash, registrable_domain
+from crawler.core.url import name_hash
 from crawler.frontier.base import Entered, Leaving, Wanted
+from crawler.frontier.rows import KEY_NAMES, host_row
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.database import Database, json_list
-from crawler.frontier.sqlite.rows import host_row
 
-KEY_NAMES: Final[Mapping[str, Callable[[str], str]]] = {"domain": registrable_domain, "host": lambda host: host}
 _MODE: Final = "politeness_key"  # in `meta`: what `host.key` was made by
 _ASSIGNED: Final = "keys_assigned_to"  # in `meta`: up to this host, while they are assigned
 SLICE: Final = 20_000  # hosts of one transaction

@@ -54,10 +54,10 @@ from crawler.frontier.base import (
     VisitedPage,
     Wanted,
 )
+from crawler.frontier.rows import counters_from, host_row, sample_ranges, task_of, url_row_of
 from crawler.frontier.sqlite import maintenance, readiness, sql, takedown
 from crawler.frontier.sqlite.bloom_filter import BloomFilters, use_index
 from crawler.frontier.sqlite.database import Database, OneThread, OwnerLock, explained, json_list
-from crawler.frontier.sqlite.rows import counters_from, host_row, sample_ranges, task_of, url_row_of
 from crawler.frontier.sqlite.writer import LOWEST, Writer
 
 T = TypeVar("T")

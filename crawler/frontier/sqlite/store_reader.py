@@ -25,9 +25,9 @@ from crawler.core.enums import TaskKind, UrlState
 from crawler.core.models import Origin
 from crawler.core.url import KEY_RULES, legacy_key_of, name_hash, registrable_domain
 from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierError
+from crawler.frontier.rows import MARKS
 from crawler.frontier.sqlite.database import check_version, refuse_foreign_log
 from crawler.frontier.sqlite.maintenance import RULES
-from crawler.frontier.sqlite.rows import MARKS
 from crawler.frontier.sqlite.sql import COUNT_MARKS
 
 Row = Mapping[str, Any]

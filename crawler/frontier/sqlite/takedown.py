@@ -18,10 +18,9 @@ from crawler.core.enums import UrlState
 from crawler.core.models import Discovered, Origin
 from crawler.core.url import every_key_of, key_of
 from crawler.frontier.base import Forgotten
+from crawler.frontier.rows import FORGOTTEN_ERROR, PendingChange
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.database import json_list
-from crawler.frontier.sqlite.insertions import PendingChange
-from crawler.frontier.sqlite.rows import FORGOTTEN_ERROR
 from crawler.frontier.sqlite.writer import LOWEST, StateRow, Writer
 
 SLICE: Final = 2_000  # URLs of one transaction; other calls wait for it some tens of milliseconds

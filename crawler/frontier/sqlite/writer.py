@@ -39,16 +39,13 @@ from crawler.frontier.base import (
     UrlSelection,
     Wanted,
 )
-from crawler.frontier.sqlite import readiness, sql
-from crawler.frontier.sqlite.bloom_filter import BloomFilters
-from crawler.frontier.sqlite.database import BULK_CACHE_BYTES, CACHE_BYTES, Database, json_list
-from crawler.frontier.sqlite.insertions import MANY, Insertions, PendingChange
-from crawler.frontier.sqlite.rows import (
+from crawler.frontier.rows import (
     MARKS,
     PAGES_SINK,
     ROUND,
     ROUND_COUNTS,
     WARC_SINK,
+    PendingChange,
     check_batch,
     clip,
     host_state,
@@ -58,6 +55,10 @@ from crawler.frontier.sqlite.rows import (
     totals_from,
     visit_row,
 )
+from crawler.frontier.sqlite import readiness, sql
+from crawler.frontier.sqlite.bloom_filter import BloomFilters
+from crawler.frontier.sqlite.database import BULK_CACHE_BYTES, CACHE_BYTES, Database, json_list
+from crawler.frontier.sqlite.insertions import MANY, Insertions
 
 LOWEST: Final = -(1 << 63)  # before every cursor of a host's URLs
 _ENDED: Final = (UrlState.DONE, UrlState.GAVE_UP)

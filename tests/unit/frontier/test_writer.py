@@ -10,11 +10,11 @@ from crawler.core.enums import SinkFileState
 from crawler.core.models import Counters, RecordLocation, SinkFile
 from crawler.engine.operations import requeue
 from crawler.frontier.base import UrlSelection
+from crawler.frontier.rows import counters_from
 from crawler.frontier.sqlite import insertions as module
 from crawler.frontier.sqlite import store as store_module
 from crawler.frontier.sqlite import writer as writer_module
 from crawler.frontier.sqlite.database import Database
-from crawler.frontier.sqlite.rows import counters_from
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.writer import Writer
 from tests.support.frontiers import NOW, batch, fast_folder, found, visit

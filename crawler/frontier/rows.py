@@ -1,11 +1,13 @@
-"""Conversion between the values of `core` and the columns of the store. Pure.
+"""Conversion between the values of `core` and the columns of a store, and what a transaction changes. Pure.
 
 It decides what a settlement stores: the visit row and the counts of the host.
 """
 
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import Any, Final, assert_never
+from typing import Any, Final, assert_never, overload
 
 import orjson
 
@@ -29,7 +31,8 @@ from crawler.core.models import (
     Task,
 )
 from crawler.core.outcomes import outcome_label, response_of
-from crawler.frontier.base import Batch, Totals, UrlRow
+from crawler.core.url import registrable_domain
+from crawler.frontier.base import Batch, Receipt, Totals, UrlRow
 
 MAX_VALIDATOR: Final = 1_024  # characters of an ETag or Last-Modified; a longer one is not stored
 MAX_DETAIL: Final = 500  # characters stored of the detail of an error
@@ -39,6 +42,9 @@ ROUND: Final = "round"  # in the table meta: the last round, as JSON
 ROUND_COUNTS: Final = "round_counts"  # in the table meta: its counts, as of the last settlement
 WARC_SINK: Final = "warc"  # the sink of `Batch.written`
 PAGES_SINK: Final = "pages"  # the sink of `Batch.lines`
+
+# The name of the politeness key of a host, by `politeness.key`.
+KEY_NAMES: Final[Mapping[str, Callable[[str], str]]] = {"domain": registrable_domain, "host": lambda host: host}
 
 _ENDS: Final = frozenset((UrlState.DONE, UrlState.GAVE_UP))  # states of a URL whose visit has ended
 _GOOD: Final = frozenset((OutcomeLabel.OK, OutcomeLabel.NOT_MODIFIED, OutcomeLabel.REDIRECT))
@@ -171,6 +177,96 @@ class HostChange:
             self.bytes += len(response.raw_head) + response.raw_body.size
         if self.last_at is None or settlement.finished_at > self.last_at:
             self.last_at = settlement.finished_at
+
+
+# A host whose row is to be inserted: origin, slot, domain, id of its politeness key, time at which it was found.
+NewHost = tuple[Origin, int, str, int, float]
+
+
+@dataclass(slots=True)
+class PendingChange:
+    """The changes of a transaction to what is kept in memory. They are applied after its commit."""
+
+    counts: dict[str, int]  # URLs by UrlState, and "hosts"
+    hosts: defaultdict[int, HostChange] = field(default_factory=lambda: defaultdict(HostChange))
+    ids: dict[Origin, int] = field(default_factory=dict)  # ids of origins that were not in memory
+    new_hosts: dict[int, NewHost] = field(default_factory=dict)  # by their ids
+    queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen, or queued again
+    fresh: set[int] = field(default_factory=set)  # to be added to the Bloom filters
+    robots_changed: list[int] = field(default_factory=list)
+    to_reevaluate: list[int] = field(default_factory=list)
+    files: dict[str, int] = field(default_factory=dict)  # output files of the visits: name → id
+    counters: str | None = None  # the totals of the output directory as stored
+    suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → templates of new suspects
+    linked: list[int] = field(default_factory=list)  # host id of each URL that is no suspect any more
+    trial_links: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)  # as in Receipt
+    marks: int = 0  # rows of taken-down URLs that do not count as a URL
+    schedule_at: float = 0.0  # when hosts with new work are ready, at the earliest
+    last_visit_at: float | None = None  # end of its last visit
+
+    def move(self, host_id: int, before: str, after: str) -> None:
+        """Count a URL that changes its state."""
+        self.counts[before] -= 1
+        self.counts[after] = self.counts.get(after, 0) + 1
+        self.hosts[host_id].queued += (after == UrlState.QUEUED) - (before == UrlState.QUEUED)
+        self.hosts[host_id].again += after == UrlState.QUEUED
+        self.hosts[host_id].suspects += (after == UrlState.SUSPECT) - (before == UrlState.SUSPECT)
+
+    def insert(self, inserted: Mapping[int, int]) -> None:
+        """Count URLs that were inserted as queued: host id → how many."""
+        self.counts[UrlState.QUEUED] = self.counts.get(UrlState.QUEUED, 0) + sum(inserted.values())
+        hosts, queued = self.hosts, self.queued
+        for host_id, count in inserted.items():
+            hosts[host_id].queued += count
+            queued[host_id] = queued.get(host_id, 0) + count
+
+    def make_suspects(self, host_id: int, template: str, count: int) -> None:
+        """Count URLs that were just inserted and become suspects."""
+        if not count:
+            return
+        for _ in range(count):
+            self.move(host_id, UrlState.QUEUED, UrlState.SUSPECT)
+        self.queued[host_id] -= count
+        self.suspects.setdefault(host_id, []).extend([template] * count)
+
+    def queue_again(self, host_id: int, before: str) -> None:
+        """Count a known URL that is queued again."""
+        self.move(host_id, before, UrlState.QUEUED)
+        self.queued[host_id] = self.queued.get(host_id, 0) + 1
+
+    def add(self, state: UrlState, count: int) -> None:
+        """Count URLs that were inserted in another state than queued."""
+        self.counts[state] = self.counts.get(state, 0) + count
+
+    def receipt(self, links_new: Sequence[int]) -> Receipt:
+        return Receipt(
+            links_new, self.queued, NewRows(self), self.robots_changed, self.to_reevaluate, self.suspects, self.linked,
+            self.trial_links,
+        )  # fmt: skip
+
+
+class NewRows(Sequence[HostRow]):
+    """The rows of the new hosts of a transaction. They are made when one is read: of a list of seeds none is."""
+
+    def __init__(self, change: PendingChange) -> None:
+        self._new, self._hosts, self._schedule_at = change.new_hosts, change.hosts, change.schedule_at
+
+    def __len__(self) -> int:
+        return len(self._new)
+
+    def __iter__(self) -> Iterator[HostRow]:
+        for host_id, (origin, slot, *_) in self._new.items():
+            queued = self._hosts[host_id].queued
+            yield HostRow(host_id, origin, slot, queued, ready_at=self._schedule_at if queued else 0.0)
+
+    @overload
+    def __getitem__(self, index: int) -> HostRow: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[HostRow]: ...
+
+    def __getitem__(self, index: int | slice) -> HostRow | Sequence[HostRow]:
+        return list(self)[index]
 
 
 def host_state(robots: RobotsRecord) -> HostState:
