@@ -17,7 +17,7 @@ from crawler.core.models import Failed, Fetched, FetchResult, Origin, Task
 from crawler.core.outcomes import is_permanent
 from crawler.core.url import target_of
 from crawler.fetch.cookies import CookieJar
-from crawler.fetch.net.proxy import Proxy
+from crawler.fetch.net.dial import Proxy
 from crawler.fetch.options import Secrets
 
 _TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")

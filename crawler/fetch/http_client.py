@@ -21,8 +21,7 @@ from crawler.fetch.credentials import OriginCredentials
 from crawler.fetch.fetcher import AddressRateLimit, Fetcher
 from crawler.fetch.limits import Bandwidth, ByteBudget, descriptor_limit, raise_descriptor_limit, share_of_limit
 from crawler.fetch.net.address import AddressPolicy
-from crawler.fetch.net.dial import NetworkDialer
-from crawler.fetch.net.proxy import Proxy
+from crawler.fetch.net.dial import NetworkDialer, Proxy
 from crawler.fetch.net.resolver import AresLookup, CachingResolver
 from crawler.fetch.net.tls import TlsProfile
 from crawler.fetch.options import ClientOptions

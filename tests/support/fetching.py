@@ -12,9 +12,8 @@ from crawler.fetch.credentials import OriginCredentials
 from crawler.fetch.fetcher import Fetcher
 from crawler.fetch.limits import Bandwidth, ByteBudget
 from crawler.fetch.net.address import AddressPolicy
-from crawler.fetch.net.dial import Dialer, Dialled, NetworkDialer
+from crawler.fetch.net.dial import Dialer, Dialled, NetworkDialer, Proxy
 from crawler.fetch.net.errors import ResolveError
-from crawler.fetch.net.proxy import Proxy
 from crawler.fetch.net.resolver import CachingResolver, DnsAnswer, Lookup
 from crawler.fetch.net.tls import TlsProfile
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, ProxyOptions, Secrets, TlsOptions

@@ -9,7 +9,7 @@ from crawler.core.enums import ErrorType
 from crawler.core.models import Failed, Fetched
 from crawler.core.outcomes import is_connection_error, is_permanent
 from crawler.fetch.credentials import basic
-from crawler.fetch.net.proxy import MAX_HEAD
+from crawler.fetch.net.dial import MAX_HEAD
 from crawler.fetch.options import FetchOptions, NetworkOptions, ProxyOptions
 from crawler.sinks.warc import mask_request
 from tests.support.fetching import client
