@@ -12,7 +12,7 @@ LOCK = .venv-release/bin/uv pip compile --quiet --universal --python-version 3.1
 BUILDER ?= $(firstword $(foreach name,podman docker buildah,$(if $(shell command -v $(name)),$(name))) podman)
 BASE ?= python:3.13-slim
 # what `make cover` wants tested to the last branch
-FULLY_COVERED := $(addprefix crawler/fetch/,connection.py pool.py http1/wire.py net/address.py net/tls_stream.py)
+FULLY_COVERED := $(addprefix crawler/fetch/,connection.py pool.py http1/wire.py net/address.py net/tls.py)
 
 .DELETE_ON_ERROR:
 .PHONY: help run test quick lint format generated docs pictures venv dev systemd bench prove dist deb image sbom release lock fuzz cover clean

@@ -31,8 +31,7 @@ from crawler.fetch.http1.wire import ResponseReader
 from crawler.fetch.limits import Bandwidth, ByteBudget
 from crawler.fetch.net.dial import CLOSE_NOTIFY_S, Dialled
 from crawler.fetch.net.errors import ExchangeError, describe
-from crawler.fetch.net.tls import stream_error
-from crawler.fetch.net.tls_stream import TlsStream
+from crawler.fetch.net.tls import TlsStream, stream_error
 from crawler.fetch.options import KIB, FetchOptions
 
 _TIMER_SLACK_S: Final = 0.001  # uvloop's timers have whole milliseconds and may fire that much early

@@ -9,7 +9,7 @@ import pytest
 
 from crawler.core.enums import ErrorType, TruncatedReason
 from crawler.core.models import Failed, Fetched
-from crawler.fetch.net.tls_stream import ReadBuffer, TlsStream
+from crawler.fetch.net.tls import ReadBuffer, TlsStream
 from tests.support.fetching import client, until
 from tests.support.scripted_server import Certificates, ok, serve
 from tests.support.tls_records import DAMAGED, RecordConnection, tls_script
