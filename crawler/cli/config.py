@@ -15,8 +15,13 @@ import click
 import orjson
 import tomli
 
-from crawler.cli.crawl_options import config_option, load_settings, override_option
-from crawler.cli.default_crawl import default_configuration, require_configuration
+from crawler.cli.crawl_options import (
+    config_option,
+    default_configuration,
+    load_settings,
+    override_option,
+    require_configuration,
+)
 from crawler.cli.output import print_message, say, write_data
 from crawler.core.enums import Exit
 from crawler.core.formatting import count

@@ -17,12 +17,13 @@ import orjson
 from crawler.cli.crawl_options import (
     config_option,
     load_settings,
+    no_seeds,
     override_option,
     refuse_file_names,
+    require_configuration,
     shorthand_options,
     shorthand_overrides,
 )
-from crawler.cli.default_crawl import no_seeds, require_configuration
 from crawler.cli.output import not_written, say, write_data
 from crawler.core.enums import Exit, LeftReason, StoppedBy
 from crawler.core.formatting import count, counts, date_time, duration, local_time

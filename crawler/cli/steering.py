@@ -11,8 +11,7 @@ import click
 import orjson
 
 from crawler.admin.control_client import Control, Unreachable
-from crawler.cli.crawl_options import connect_to_daemon, crawl_options, find_crawl
-from crawler.cli.default_crawl import default_crawl
+from crawler.cli.crawl_options import connect_to_daemon, crawl_options, default_crawl, find_crawl
 from crawler.cli.output import Pen, is_terminal, say, table, write_data
 from crawler.cli.store_commands import with_store
 from crawler.core.enums import Exit, RetryEffect

@@ -7,8 +7,7 @@ from typing import Any, Final
 import click
 import orjson
 
-from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl
-from crawler.cli.default_crawl import default_crawl
+from crawler.cli.crawl_options import FoundCrawl, crawl_options, default_crawl, find_crawl
 from crawler.cli.hosts import read_totals
 from crawler.cli.output import Pen, fetch_text, say, write_data
 from crawler.core.enums import Exit, UrlState

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.cli import default_crawl, main
+from crawler.cli import crawl_options, main
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.frontiers import NOW, found
 
@@ -30,7 +30,7 @@ CHANGING = (
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CRAWLER_CONFIG", raising=False)
-    monkeypatch.setattr(default_crawl, "SYSTEM_CONFIGURATION", tmp_path / "etc.toml")
+    monkeypatch.setattr(crawl_options, "SYSTEM_CONFIGURATION", tmp_path / "etc.toml")
 
 
 def crawl(name: str) -> str:
@@ -144,7 +144,7 @@ def test_a_directory_of_another_user_is_not_steered(
     code, _, err = called(capfd, "stop")
     assert (code, "using the crawl in this directory" in err) == (69, True)
     monkeypatch.setattr(os, "geteuid", lambda: 4_242)
-    monkeypatch.setattr(default_crawl, "_stranger", lambda path: "user 4343")
+    monkeypatch.setattr(crawl_options, "_stranger", lambda path: "user 4343")
     code, _, err = called(capfd, "stop")
     assert (code, "crawler stop --output ." in err) == (2, True)
 
