@@ -40,6 +40,7 @@ FORGOTTEN_ERROR: Final = "forgotten"  # visit.last_error of a URL that was taken
 MARKS: Final = "forgotten_marks"  # in the table meta: see `totals_from`
 ROUND: Final = "round"  # in the table meta: the last round, as JSON
 ROUND_COUNTS: Final = "round_counts"  # in the table meta: its counts, as of the last settlement
+KEY_RULES_MADE: Final = "key_rules"  # in the table meta: the version of core.url.KEY_RULES of the keys
 WARC_SINK: Final = "warc"  # the sink of `Batch.written`
 PAGES_SINK: Final = "pages"  # the sink of `Batch.lines`
 

@@ -1170,7 +1170,7 @@ async def test_a_forgotten_host_is_closed_under_every_scheme_and_port(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its URLs are erased, in slices; no URL of it is stored again, also after a restart."""
-    monkeypatch.setattr("crawler.frontier.sqlite.takedown.SLICE", 3)
+    monkeypatch.setattr("crawler.frontier.sqlite.maintenance.ERASE_SLICE", 3)
     ours = [*(f"https://a.example/{n}" for n in range(7)), "http://a.example/", "https://a.example:8443/"]
     robots = RobotsRecord("allow", 404, None, NOW, NOW + 60)
     async with store.opened() as (frontier, _):

@@ -55,7 +55,7 @@ from crawler.frontier.base import (
     Wanted,
 )
 from crawler.frontier.rows import counters_from, host_row, sample_ranges, task_of, url_row_of
-from crawler.frontier.sqlite import maintenance, readiness, sql, takedown
+from crawler.frontier.sqlite import maintenance, readiness, sql
 from crawler.frontier.sqlite.bloom_filter import BloomFilters, use_index
 from crawler.frontier.sqlite.database import Database, OneThread, OwnerLock, explained, json_list
 from crawler.frontier.sqlite.writer import LOWEST, Writer
@@ -112,7 +112,7 @@ class SqliteFrontier:
         seen = None if exact else BloomFilters(self._path.with_name(self._path.name + ".filter"), database)
         key_name = readiness.assign_keys(database, self._politeness_key)
         self._writer = writer = Writer(database, seen, key_name)
-        takedown.finish_all(writer)
+        maintenance.finish_all(writer)
         writer.finish_losing()
         files = database.rows(sql.SINK_FILES)
         recovered = Recovered(
@@ -333,20 +333,20 @@ class SqliteFrontier:
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         href, origin = parse(url)
-        return await self._run(lambda writer: takedown.forget_url(writer, href, origin, now))
+        return await self._run(lambda writer: maintenance.forget_url(writer, href, origin, now))
 
     async def forget_host(self, host: str, *, now: float) -> Forgotten:
-        forgotten = await self._run(lambda writer: takedown.forget_host(writer, host, now))
+        forgotten = await self._run(lambda writer: maintenance.forget_host(writer, host, now))
         erased: list[int] = []
         queued: Counter[int] = Counter()
         for host_id in forgotten.host_ids:
-            erase = partial(takedown.forget_slice, host_id=host_id, now=now, erased=erased)
+            erase = partial(maintenance.forget_slice, host_id=host_id, now=now, erased=erased)
             queued.update(await self._run_slices(erase, LOWEST))
-        await self._run(lambda writer: takedown.finish_host(writer, host))
+        await self._run(lambda writer: maintenance.finish_host(writer, host))
         return replace(forgotten, urls=sum(erased), queued=dict(queued))
 
     async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
-        return await self._run(lambda writer: takedown.forgotten(writer, found))
+        return await self._run(lambda writer: maintenance.forgotten(writer, found))
 
     async def hosts_named(self, host: str) -> list[HostRow]:
         return await self._host_rows(sql.HOSTS_NAMED, (host,))

@@ -25,9 +25,8 @@ from crawler.core.enums import TaskKind, UrlState
 from crawler.core.models import Origin
 from crawler.core.url import KEY_RULES, legacy_key_of, name_hash, registrable_domain
 from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierError
-from crawler.frontier.rows import MARKS
+from crawler.frontier.rows import KEY_RULES_MADE, MARKS
 from crawler.frontier.sqlite.database import check_version, refuse_foreign_log
-from crawler.frontier.sqlite.maintenance import RULES
 from crawler.frontier.sqlite.sql import COUNT_MARKS
 
 Row = Mapping[str, Any]
@@ -115,7 +114,7 @@ class StoreReader:
         """
         key = legacy_key_of(url, TaskKind.PAGE)
         row = None if key is None else self.url(host_id, key)
-        if row is None or self.meta(RULES) != str(KEY_RULES):
+        if row is None or self.meta(KEY_RULES_MADE) != str(KEY_RULES):
             return row
         marked = "SELECT 1 FROM first_mark WHERE host = ? AND hash = ?"
         return row if row["state"] == UrlState.FORGOTTEN and self._get(marked, (host_id, key)) is not None else None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.frontier.sqlite import takedown
+from crawler.frontier.sqlite import maintenance
 from crawler.frontier.sqlite.database import Database
 from crawler.frontier.sqlite.snapshots import Auditor
 from crawler.frontier.sqlite.store import SqliteFrontier
@@ -24,19 +24,19 @@ async def test_a_takedown_of_a_host_is_finished_by_the_next_start(
     path: Path, slices: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From the first transaction on the host is closed: no URL of it is taken again."""
-    monkeypatch.setattr(takedown, "SLICE", 3)
+    monkeypatch.setattr(maintenance, "ERASE_SLICE", 3)
     frontier = SqliteFrontier(path)
     await frontier.open()
     await frontier.add([found(f"https://a.example/{n}") for n in range(8)] + [found("https://b.example/")], now=NOW)
     await frontier.close(clean=True)
     database = Database(path)
     writer = Writer(database)
-    (host_id,) = takedown.forget_host(writer, "a.example", NOW).host_ids
-    after: int | None = takedown.LOWEST
+    (host_id,) = maintenance.forget_host(writer, "a.example", NOW).host_ids
+    after: int | None = maintenance.LOWEST
     for _ in range(slices):
         assert after is not None
         erased: list[int] = []
-        queued, after = takedown.forget_slice(writer, after, host_id=host_id, now=NOW, erased=erased)
+        queued, after = maintenance.forget_slice(writer, after, host_id=host_id, now=NOW, erased=erased)
         assert (erased, queued) == ([3], {host_id: 3})
     database._connection.close()  # the process ends here
     await frontier.open()
