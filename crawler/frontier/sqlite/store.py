@@ -56,8 +56,8 @@ from crawler.frontier.base import (
 )
 from crawler.frontier.rows import counters_from, host_row, sample_ranges, task_of, url_row_of
 from crawler.frontier.sqlite import maintenance, readiness, sql
-from crawler.frontier.sqlite.bloom_filter import BloomFilters, use_index
 from crawler.frontier.sqlite.database import Database, OneThread, OwnerLock, explained, json_list
+from crawler.frontier.sqlite.insertions import BloomFilters, use_index
 from crawler.frontier.sqlite.writer import LOWEST, Writer
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ _LAST_NAME: Final = "\x7f"  # sorts after every host name
 
 class SqliteFrontier:
     """A `Frontier` (base.py) in the file `path`, whose folder must exist. `duplicates`: "exact" or "filter" (see
-    `bloom_filter`). `politeness_key`: "domain" or "host", None: as it was. `vfs`: an apsw VFS, for tests.
+    `insertions`). `politeness_key`: "domain" or "host", None: as it was. `vfs`: an apsw VFS, for tests.
     """
 
     def __init__(

@@ -56,9 +56,8 @@ from crawler.frontier.rows import (
     visit_row,
 )
 from crawler.frontier.sqlite import readiness, sql
-from crawler.frontier.sqlite.bloom_filter import BloomFilters
 from crawler.frontier.sqlite.database import BULK_CACHE_BYTES, CACHE_BYTES, Database, json_list
-from crawler.frontier.sqlite.insertions import MANY, Insertions
+from crawler.frontier.sqlite.insertions import MANY, BloomFilters, Insertions
 
 LOWEST: Final = -(1 << 63)  # before every cursor of a host's URLs
 _ENDED: Final = (UrlState.DONE, UrlState.GAVE_UP)

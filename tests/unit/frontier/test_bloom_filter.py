@@ -8,9 +8,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from crawler.frontier.sqlite import bloom_filter as module
-from crawler.frontier.sqlite.bloom_filter import BloomFilters
+from crawler.frontier.sqlite import insertions as module
 from crawler.frontier.sqlite.database import Database
+from crawler.frontier.sqlite.insertions import BloomFilters
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.frontiers import NOW, FaultyFiles, fast_folder, found
 

@@ -10,8 +10,8 @@ from crawler.core.enums import TaskKind
 from crawler.core.models import Discovered
 from crawler.core.url import kind_key_of, respelled_key_of
 from crawler.frontier.sqlite import maintenance
-from crawler.frontier.sqlite.bloom_filter import BloomFilters, use_index
 from crawler.frontier.sqlite.database import MIGRATIONS, Database
+from crawler.frontier.sqlite.insertions import BloomFilters, use_index
 from crawler.frontier.sqlite.snapshots import Auditor
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
