@@ -113,6 +113,7 @@ docs: .venv-docs/.made  ## a site of docs/ in dist/docs, to be read without a ne
 
 lock: .venv-release/.made  ## the lock files from pyproject.toml, versions kept where they fit; UPGRADE=1: the newest
 	$(LOCK) -o requirements.lock pyproject.toml
+	$(LOCK) -c requirements.lock --extra postgresql -o requirements-postgresql.lock pyproject.toml
 	$(LOCK) -c requirements.lock --group pyproject.toml:build -o requirements-build.lock
 	$(LOCK) -c requirements.lock -c requirements-build.lock --group build --group dev -o requirements-dev.lock pyproject.toml
 	$(LOCK) --group pyproject.toml:release -o requirements-release.lock
