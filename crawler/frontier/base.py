@@ -55,7 +55,13 @@ class FrontierLocked(FrontierError):
 
 
 class FrontierFull(FrontierError):
-    """The disk is full or failing. Nothing of the transaction was stored; it may be tried again."""
+    """The disk is full or failing, or the database is out of reach. Nothing of the transaction was stored; it may be
+    tried again.
+    """
+
+
+class FrontierUnreachable(FrontierError):
+    """The database cannot be opened: no server, no such database, a wrong password (exit 74)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,6 +115,12 @@ async def every_host(frontier: Frontier) -> list[HostRow]:
     return await frontier.host_rows(after=0, limit=100)
 
 
+def slice_of(monkeypatch: pytest.MonkeyPatch, urls: int) -> None:
+    """Let each slice of a long change have so many URLs."""
+    for writer in ("sqlite.writer.REQUEUE_SLICE", "postgresql.writer.REQUEUE_SLICE"):
+        monkeypatch.setattr(f"crawler.frontier.{writer}", urls)
+
+
 # -- opening and closing
 
 
@@ -865,7 +871,7 @@ async def test_urls_that_ended_in_an_error_are_queued_again(
     store: Store, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """URLs that were given up or wait, with all attempts; others stay as they are."""
-    monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 3)
+    slice_of(monkeypatch, 3)
     async with store.opened() as (frontier, _):
         await add(
             frontier, *(f"https://a.example/{n}" for n in range(count)), "https://b.example/", "https://c.example/"
@@ -900,7 +906,7 @@ async def test_urls_are_queued_again_by_their_last_status(store: Store, monkeypa
     """On all hosts or on some, also as a dry run. Tombstones are queued too, and a queued URL has no later revisit.
     URLs that were denied since, are queued already or were taken down stay as they are.
     """
-    monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 2)
+    slice_of(monkeypatch, 2)
     gone = PageHistory(gone_count=3)
     async with store.opened() as (frontier, _):
         await add(frontier, *(f"https://a.example/{n}" for n in range(6)), "https://b.example/")
@@ -944,7 +950,7 @@ async def test_urls_in_a_lost_file_are_queued_again(store: Store, monkeypatch: p
     """URLs whose last record, content or line was in it, without conditions and with all attempts. Denied URLs, and
     those stored elsewhere since, stay as they are; URLs in flight or waiting lose their conditions too.
     """
-    monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 2)
+    slice_of(monkeypatch, 2)
     lost, other, lines = (SinkFile("warc", name, SinkFileState.OPEN, 9) for name in ("lost.gz", "other.gz", "l.jsonl"))
     lines = replace(lines, sink="pages")
     tagged = response(fields=(("etag", '"1"'),))
@@ -982,7 +988,7 @@ async def test_urls_in_a_lost_file_are_queued_again(store: Store, monkeypatch: p
 
 async def test_settled_urls_are_selected_in_slices(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are not queued or forgotten, by state, error, status, host, and when they were visited."""
-    monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 3)
+    slice_of(monkeypatch, 3)
     async with store.opened() as (frontier, _):
         await add(frontier, *(f"https://a.example/{n}" for n in range(7)), "https://b.example/")
         one, two, three, four, five, six, _ = await take(frontier)
@@ -1171,6 +1177,7 @@ async def test_a_forgotten_host_is_closed_under_every_scheme_and_port(
 ) -> None:
     """Its URLs are erased, in slices; no URL of it is stored again, also after a restart."""
     monkeypatch.setattr("crawler.frontier.sqlite.maintenance.ERASE_SLICE", 3)
+    monkeypatch.setattr("crawler.frontier.postgresql.writer.ERASE_SLICE", 3)
     ours = [*(f"https://a.example/{n}" for n in range(7)), "http://a.example/", "https://a.example:8443/"]
     robots = RobotsRecord("allow", 404, None, NOW, NOW + 60)
     async with store.opened() as (frontier, _):

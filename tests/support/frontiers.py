@@ -83,7 +83,9 @@ async def takedowns(frontier: Frontier) -> list[tuple[Any, ...]]:
     """Records of erased URLs in the WARC files, as `crawler forget` lists them: URL, file, offset, time."""
     if isinstance(frontier, MemoryFrontier):
         return list(frontier.takedowns.values())
-    assert isinstance(frontier, SqliteFrontier)
+    if not isinstance(frontier, SqliteFrontier):
+        found: list[tuple[Any, ...]] = await frontier.takedowns()  # type: ignore[attr-defined]
+        return found
     return await frontier._run(lambda writer: list(writer.database.rows(sql.TAKEDOWNS)))
 
 
@@ -120,7 +122,15 @@ def filter_store(folder: Path) -> Store:
     return store
 
 
-STORES = {"sqlite": sqlite_store, "filter": filter_store, "memory": memory_store}
+def postgresql_store(folder: Path) -> Store:
+    from tests.support.postgresql import numbered_store  # needs asyncpg, which is an extra
+
+    return numbered_store(folder)
+
+
+STORES = {
+    "sqlite": sqlite_store, "filter": filter_store, "postgresql": postgresql_store, "memory": memory_store
+}  # fmt: skip
 
 
 class FaultyFiles(apsw.VFS):

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
@@ -31,7 +30,17 @@ from crawler.core.url import kind_key_of, name_hash, registrable_domain
 from crawler.engine.operations import requeue
 from crawler.frontier.base import Entered, Frontier, HostCount, Leaving, UrlSelection, Wanted
 from crawler.frontier.sqlite.store import SqliteFrontier
-from tests.support.frontiers import NOW, batch, fast_folder, find_host, found, response, takedowns, visit
+from tests.support.frontiers import (
+    NOW,
+    batch,
+    fast_folder,
+    find_host,
+    found,
+    postgresql_store,
+    response,
+    takedowns,
+    visit,
+)
 from tests.support.memory_frontier import MemoryFrontier
 
 HOSTS = ("a.example", "b.example", "www.b.example", "192.0.2.7")
@@ -267,15 +276,15 @@ async def look(memory: InMemory) -> Any:
     return frontier.totals(), counts, due, await taken(frontier), hosts, versions, learned
 
 
-async def compare(folder: Path, steps: list[tuple[Any, ...]]) -> None:
-    frontiers: tuple[Frontier, Frontier] = (SqliteFrontier(folder / "frontier.db"), MemoryFrontier())
+async def compare(store: Frontier, steps: list[tuple[Any, ...]]) -> None:
+    frontiers: tuple[Frontier, Frontier] = (store, MemoryFrontier())
     for frontier in frontiers:
         await frontier.open()
     try:
         crawls = [InMemory(frontier) for frontier in frontiers]
         for step in [*steps, ("reopen", True)]:
-            sqlite, memory = [(await run(crawl, step), await look(crawl)) for crawl in crawls]
-            assert sqlite == memory, step
+            stored, memory = [(await run(crawl, step), await look(crawl)) for crawl in crawls]
+            assert stored == memory, step
     finally:
         for frontier in frontiers:
             await frontier.close(clean=True)
@@ -286,4 +295,12 @@ async def compare(folder: Path, steps: list[tuple[Any, ...]]) -> None:
 def test_both_frontiers_return_the_same(steps: list[tuple[Any, ...]]) -> None:
     """For any sequence of adding, settling, promoting, refusals and reopening."""
     with fast_folder() as folder:
-        asyncio.run(compare(folder, steps))
+        asyncio.run(compare(SqliteFrontier(folder / "frontier.db"), steps))
+
+
+@settings(deadline=None, max_examples=12, derandomize=True)
+@given(st.lists(STEPS, max_size=12))
+def test_a_database_returns_the_same(steps: list[tuple[Any, ...]]) -> None:
+    """As the frontier in memory, which the other one is compared with."""
+    with fast_folder() as folder:
+        asyncio.run(compare(postgresql_store(folder).make(), steps))
