@@ -16,8 +16,7 @@ from typing import Any, Final
 from crawler.core.clock import Clock
 from crawler.core.models import FetchResult, Origin, Task
 from crawler.fetch.connection import Exchange
-from crawler.fetch.cookies import CookieJar
-from crawler.fetch.credentials import OriginCredentials
+from crawler.fetch.credentials import CookieJar, OriginCredentials
 from crawler.fetch.fetcher import AddressRateLimit, Fetcher
 from crawler.fetch.limits import Bandwidth, ByteBudget, descriptor_limit, raise_descriptor_limit, share_of_limit
 from crawler.fetch.net.address import AddressPolicy

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from crawler.core.models import Origin, Task, Timings
-from crawler.fetch.cookies import CookieJar
-from crawler.fetch.credentials import OriginCredentials
+from crawler.fetch.credentials import CookieJar, OriginCredentials
 from crawler.fetch.fetcher import Fetcher
 from crawler.fetch.limits import Bandwidth, ByteBudget
 from crawler.fetch.net.address import AddressPolicy

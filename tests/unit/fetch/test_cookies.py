@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from crawler.core.enums import TaskKind
 from crawler.core.models import Fetched
 from crawler.core.url import parse, target_of
-from crawler.fetch.cookies import CookieJar, CookieLimits
+from crawler.fetch.credentials import CookieJar, CookieLimits
 from crawler.fetch.http1.message import build_request
 from crawler.fetch.options import FetchOptions
 from crawler.sinks.warc import mask_request

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.fetch.cookies import MAX_AGE_S, MAX_FIELD_BYTES, SetCookie, parse_cookie_date, parse_set_cookie
+from crawler.fetch.credentials import MAX_AGE_S, MAX_FIELD_BYTES, SetCookie, parse_cookie_date, parse_set_cookie
 
 NOW = 1_700_000_000.0
 
