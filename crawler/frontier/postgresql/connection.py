@@ -59,6 +59,8 @@ _SESSION: Final = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
+# Of one that reads everything, beside the crawl.
+SESSION_OF_READER: Final = {"application_name": "crawler copy", "jit": "off"}
 _LOST: Final = (
     OSError,
     asyncpg.PostgresConnectionError,
@@ -103,10 +105,13 @@ def address_of(dsn: str) -> str:
 
 
 class PostgresConnection:
-    """The connection of the agent named `agent`. `dsn`: a URI of libpq; empty: all is in the environment."""
+    """The connection of the agent named `agent`. `dsn`: a URI of libpq; empty: all is in the environment. `password`:
+    if it is in neither.
+    """
 
-    def __init__(self, dsn: str, agent: str) -> None:
+    def __init__(self, dsn: str, agent: str, *, password: str | None = None) -> None:
         self._dsn = dsn
+        self._password = password
         self.agent = agent
         self.address = address_of(dsn)
         self._connection: asyncpg.Connection | None = None
@@ -148,8 +153,8 @@ class PostgresConnection:
 
     async def _connect(self) -> None:
         self._connection = await asyncpg.connect(
-            self._dsn or None, timeout=CONNECT_S, statement_cache_size=500, max_cached_statement_lifetime=0,
-            max_cacheable_statement_size=0, server_settings=_SESSION,
+            self._dsn or None, password=self._password, timeout=CONNECT_S, statement_cache_size=500,
+            max_cached_statement_lifetime=0, max_cacheable_statement_size=0, server_settings=_SESSION,
         )  # fmt: skip
         self._backend = tuple(await self._opened().fetchrow(sql.BACKEND) or ())
         # A server may confirm commits before they are on its disk, but output files are cut back to what is stored.
