@@ -32,12 +32,13 @@ from crawler.engine.monitoring.status import Status
 from crawler.engine.rounds import begin_round
 from crawler.fetch.http_client import HttpClient
 from crawler.fetch.limits import connections_within, descriptor_limit
-from crawler.frontier.base import FrontierLocked, Totals
+from crawler.frontier.base import Frontier, FrontierLocked, Totals
+from crawler.frontier.sqlite.database import OwnerLock
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact_text
 from crawler.obs.logs import LogOutput, Logs, Shown, configure
-from crawler.output_directory import find_paths, prepare, require_store, write_run_file
+from crawler.output_directory import find_paths, prepare, require_same_crawl, require_store, write_run_file
 from crawler.service import Service
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Mode, Settings
@@ -137,11 +138,11 @@ async def _run(
     again: bool,
 ) -> Result:
     output = prepare(settings.output_directory)
-    require_store(settings.frontier_path, output)
+    is_database = settings.frontier.store == "postgresql"
+    if not is_database:
+        require_store(settings.frontier_path, output)
     clock = SystemClock()
-    frontier = SqliteFrontier(
-        settings.frontier_path, duplicates=settings.frontier.duplicates, politeness_key=settings.politeness.key
-    )
+    frontier = make_frontier(settings)
     started_mono = clock.mono()
     try:
         recovered = await frontier.open()  # takes the lock: before that, logs and sinks belong to another crawl
@@ -153,6 +154,8 @@ async def _run(
         ) from None
     clean = False
     try:
+        if is_database:
+            require_same_crawl(recovered.sink_files, output)
         logs = open_logs(settings, view)
         try:
             options = settings.engine_configuration(mode)
@@ -204,7 +207,8 @@ async def _run(
                 unstored=engine.committer.unstored,
                 current_round=engine.rounds.current,
             )
-            gone = [path for path in (output, settings.frontier_path) if not path.exists()][:1]
+            needed = (output,) if is_database else (output, settings.frontier_path)
+            gone = [path for path in needed if not path.exists()][:1]
             fields = {
                 "reason": stopped_by.value, "responses": counters.responses, "pages": counters.pages,
                 "bytes": counters.bytes, "errors": counters.errors, "dur_ms": round(duration_s * 1e3),
@@ -227,6 +231,21 @@ async def _run(
             logs.close()
     finally:
         await frontier.close(clean=clean)
+
+
+def make_frontier(settings: Settings) -> Frontier:
+    """The store that `frontier.store` names."""
+    path = settings.frontier_path
+    if settings.frontier.store == "postgresql":
+        from crawler.frontier.postgresql.store import PostgresFrontier  # its library is an extra
+
+        return PostgresFrontier(
+            settings.frontier.dsn or "",
+            password=settings.secrets.database_password,
+            politeness_key=settings.politeness.key,
+            lock=OwnerLock(path.with_name(path.name + ".lock")),
+        )
+    return SqliteFrontier(path, duplicates=settings.frontier.duplicates, politeness_key=settings.politeness.key)
 
 
 def _log_start(settings: Settings, logs: Logs, view: View, configuration: str | None, last_round: Round | None) -> None:

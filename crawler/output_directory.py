@@ -12,7 +12,7 @@ import contextlib
 import errno
 import os
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Final
 import orjson
 
 from crawler.core.formatting import count, naming_key
+from crawler.core.models import SinkFile
 from crawler.core.options import NameSet, Rules, dump_rules, load_rules
 from crawler.sinks.disk import archive_files
 
@@ -82,10 +83,29 @@ def require_store(frontier: Path, output: Path) -> None:
         )
 
 
+def require_same_crawl(known: Sequence[SinkFile], output: Path) -> None:
+    """Refuse a database that is not of the crawl in this output directory: one knows output files, and the other has
+    none. Raises StoreMissing, OSError.
+    """
+    files = archive_files(output)
+    written = [file for file in known if file.committed_bytes > 0]
+    if files and not known:
+        raise StoreMissing(
+            f"the database is empty, but {output} holds {count(len(files), 'file')} of an earlier crawl "
+            f"({files[0].relative_to(output)}): name the database of that crawl in frontier.dsn, or move warc/ and "
+            "pages/ away to begin a new crawl"
+        )
+    if written and not files:
+        raise StoreMissing(
+            f"the database is of a crawl with {count(len(written), 'output file')} ({written[0].name} …), and {output} "
+            "has none of them: name its directory in output.directory, or another database in frontier.dsn"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class CrawlPaths:
     """The paths of one crawl. `rules` are those of its last start or reload, None if unknown; `configuration` is the
-    path of its configuration file.
+    path of its configuration file. `is_database`: its store is in PostgreSQL, and `frontier` only names its lock.
     """
 
     output: Path
@@ -95,6 +115,7 @@ class CrawlPaths:
     run_id: str | None = None
     configuration: str | None = None
     rules: Rules | None = None
+    is_database: bool = False
 
     @property
     def fetch_log(self) -> Path:
@@ -125,6 +146,7 @@ def find_paths(
         _text(run, "run_id"),
         _text(run, "configuration"),
         load_rules(run.get("rules"), lambda digest: _read_names(output, digest)),
+        run.get("store") == "postgresql",
     )
     if not (run or paths.frontier.exists() or paths.logs.is_dir()):
         if not output.exists():
@@ -241,6 +263,7 @@ def write_run_file(paths: CrawlPaths, *, run_id: str, configuration: str | None,
         "socket": str(paths.socket.resolve()),
         "logs": str(paths.logs.resolve()),
         "frontier": str(paths.frontier.resolve()),
+        "store": "postgresql" if paths.is_database else "sqlite",
         "rules": dump_rules(rules),
     }
     _replace(path, orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")

@@ -6,6 +6,7 @@ anything is wrong with a changed configuration, no part of it is applied.
 """
 
 import asyncio
+import errno
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -173,6 +174,8 @@ class Service:
     async def why(self, url: str) -> Mapping[str, Any]:
         """Why a URL was fetched or not, read from the store in a thread."""
         settings, now = self.reloader.settings, self._engine.clock.now()
+        if settings.frontier.store == "postgresql":
+            raise FileNotFoundError(errno.ENOENT, "the store is in PostgreSQL: `crawler why` reads a copy of it", url)
 
         def explain() -> Mapping[str, Any]:
             reader = StoreReader(settings.frontier_path, is_live=True)

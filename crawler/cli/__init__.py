@@ -176,6 +176,11 @@ GROUPS: Final = {
             "Copy the store to FILE as it stands at this moment.",
             ("crawler backup frontier-copy.db -c site.toml",),
         ),
+        "frontier": Entry(
+            "crawler.cli.store_commands:frontier_group",
+            "Move the store of a crawl.",
+            ("crawler frontier copy archive postgresql://crawler@/crawl",),
+        ),
         "forget": Entry(
             "crawler.cli.store_commands:forget",
             "Take down a URL or a whole host: erase it from the store and never fetch it again.",

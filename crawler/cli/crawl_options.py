@@ -7,12 +7,15 @@ changes a crawl takes $CRAWLER_CONFIG, and nothing that is only near: its error 
 file is not taken if another user may have put it there.
 """
 
+import asyncio
 import os
 import pwd
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, TypeVar
 
 import click
@@ -21,11 +24,13 @@ from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.output import say
 from crawler.core.formatting import count, shortened
 from crawler.core.options import Rules
+from crawler.fetch.options import Secrets
 from crawler.output_directory import CrawlPaths, find_paths, outputs_running
 from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import Loaded, load, load_paths
 from crawler.settings.schema import plain_toml
-from crawler.settings.settings import Mode
+from crawler.settings.secrets import read_secrets
+from crawler.settings.settings import Mode, Settings
 
 VARIABLE: Final = "CRAWLER_CONFIG"
 SYSTEM_CONFIGURATION: Final = Path("/etc/crawler/crawler.toml")
@@ -308,6 +313,7 @@ def refuse_file_names(urls: Iterable[str], advice: str) -> None:
 class FoundCrawl:
     """A crawl with its rules, None if unknown; `rules_from` says where they are from. `differs`: the running crawl has
     other rules than the configuration. `has_seed`: whether a URL is a seed of the configuration, if that was read.
+    `database`: DSN and password of its store, if that is in PostgreSQL.
     """
 
     paths: CrawlPaths
@@ -315,6 +321,22 @@ class FoundCrawl:
     rules_from: str
     differs: bool = False
     has_seed: Callable[[str], bool] = lambda url: False
+    database: tuple[str, str | None] | None = field(default=None, repr=False)
+
+    def with_file(self) -> "FoundCrawl":
+        """The same crawl with its store in a SQLite file: one in PostgreSQL is copied to a temporary file, which goes
+        when the command ends. Raises FrontierError.
+        """
+        if self.database is None:
+            return self
+        from crawler.frontier.copying import export_to  # its library is an extra
+
+        folder = Path(click.get_current_context().with_resource(TemporaryDirectory(prefix="crawler-store-")))
+        path, lock = folder / "frontier.db", self.paths.frontier.with_name(self.paths.frontier.name + ".lock")
+        (folder / "frontier.db.lock").symlink_to(lock.absolute())  # tells whether the crawl runs
+        dsn, password = self.database
+        asyncio.run(export_to(path, dsn, password=password))
+        return replace(self, paths=replace(self.paths, frontier=path))
 
 
 def crawl_options(function: Decorated) -> Decorated:
@@ -345,7 +367,7 @@ def find_crawl(
     config, output = default_crawl(config, overrides, output, changes=changes)
     if config is None:
         assert output is not None
-        return _by_run_file(find_paths(output))
+        return by_run_file(find_paths(output))
     if output is not None:
         overrides = (*overrides, f"output.directory={plain_toml(str(output))}")
     warn = (lambda _: None) if quiet else say
@@ -358,7 +380,7 @@ def find_crawl(
             message = "so the directory of the crawl is not known: name it with --output DIR"
             raise ConfigurationError([*error.problems, Problem("", 0, 0, message)]) from None
         warn(_warning(error.problems, config))
-        return _by_run_file(paths)
+        return by_run_file(paths)
     try:
         settings = settings.with_default_output()
         paths = find_paths(
@@ -379,16 +401,34 @@ def find_crawl(
             paths = other
     if problems:
         warn(_warning(problems, config))
-        return _by_run_file(paths)
+        return by_run_file(paths)
     rules, has_seed = settings.rules(), settings.engine_configuration("run").has_seed
+    database = _database(settings)
     if paths.rules is not None and paths.pid() is not None:
-        return FoundCrawl(paths, paths.rules, "the running crawl", differs=rules != paths.rules, has_seed=has_seed)
-    return FoundCrawl(paths, rules, config.name, has_seed=has_seed)
+        return FoundCrawl(
+            paths, paths.rules, "the running crawl", differs=rules != paths.rules, has_seed=has_seed, database=database
+        )
+    return FoundCrawl(paths, rules, config.name, has_seed=has_seed, database=database)
 
 
-def _by_run_file(paths: CrawlPaths) -> FoundCrawl:
-    """The crawl with the rules of its run.json."""
-    return FoundCrawl(paths, paths.rules, "run.json")
+def by_run_file(paths: CrawlPaths) -> FoundCrawl:
+    """The crawl with the rules of its run.json. A database is that of its configuration, or of the environment."""
+    database = None
+    if paths.is_database:
+        configuration = None if paths.configuration is None else Path(paths.configuration)
+        with suppress(ConfigurationError, OSError):
+            database = _database(load_paths(configuration, (), os.environ)[0])
+        database = database or ("", None)
+    return FoundCrawl(paths, paths.rules, "run.json", database=database)
+
+
+def _database(settings: Settings) -> tuple[str, str | None] | None:
+    """DSN and password of a store in PostgreSQL."""
+    if settings.frontier.store != "postgresql":
+        return None
+    path = settings.identity.secrets
+    secrets = read_secrets(Path(path))[0] if path is not None else Secrets()
+    return settings.frontier.dsn or "", secrets.database_password
 
 
 def _running_with(config: Path) -> CrawlPaths | None:

@@ -81,7 +81,7 @@ def command(
     except ValueError as error:
         raise click.UsageError(f"--since: {error}") from None
     names = host_names(hosts)
-    crawl = find_crawl(config, overrides, output)
+    crawl = find_crawl(config, overrides, output).with_file()
     is_live = crawl.paths.pid() is not None
     on_terminal = is_terminal() and not as_json
     limit = _ON_TERMINAL if limit is None and on_terminal else limit

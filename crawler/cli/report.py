@@ -73,7 +73,7 @@ def command(
         raise click.UsageError("--html cannot be combined with --host, which prints text or --json")
     now = time.time()
     since_at, until_at = _moment(since, now, "--since"), _moment(until, now, "--until")
-    crawl = find_crawl(config, overrides, output)
+    crawl = find_crawl(config, overrides, output).with_file()
     log = crawl.paths.fetch_log
     if host is not None:
         return _print_host(crawl, host_names((host,))[0], since_at, until_at, as_json=as_json)

@@ -22,7 +22,7 @@ import click
 import orjson
 
 from crawler.admin.control_client import Control
-from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl, refuse_file_names
+from crawler.cli.crawl_options import FoundCrawl, by_run_file, crawl_options, find_crawl, refuse_file_names
 from crawler.cli.output import print_message, say, write_lines
 from crawler.core.enums import DenyReason, Exit, UrlState
 from crawler.core.formatting import count, printable, share, size
@@ -30,6 +30,7 @@ from crawler.core.scope import Scope
 from crawler.core.url import NOT_UTF_8, UrlError, is_utf_8, parse_seed
 from crawler.engine import operations
 from crawler.frontier.base import Frontier, Recovered
+from crawler.frontier.sqlite.database import OwnerLock
 from crawler.frontier.sqlite.snapshots import HOST_FIELDS, URL_FIELDS, StoreBackup
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspection.archive.takedown_list import write_list
@@ -227,7 +228,7 @@ def forget(
         result = with_store(crawl, store)
     for one in result["forgotten"]:
         _print_forgotten(**one)
-    listed = write_list(paths, [] if no_scan else wanted, forgotten=wanted, now=time.time())
+    listed = write_list(crawl.with_file().paths, [] if no_scan else wanted, forgotten=wanted, now=time.time())
     click.echo(f"{count(listed.new, 'new record')} to remove, {count(listed.records)} in all, in {listed.path}")
     for problem in listed.problems:
         say(problem)
@@ -297,12 +298,13 @@ def _scope(crawl: FoundCrawl, recovered: Recovered) -> Scope:
 def with_store(crawl: FoundCrawl, work: Callable[[Frontier, Recovered], Awaitable[T]]) -> T:
     """Run `work` on the store of a crawl that does not run. The mark of how its last run ended stays as it is."""
     path = crawl.paths.frontier
-    require_store(path, crawl.paths.output)
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, "there is no store of a crawl", str(path))
+    if crawl.database is None:
+        require_store(path, crawl.paths.output)
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, "there is no store of a crawl", str(path))
 
     async def run() -> T:
-        frontier = SqliteFrontier(path)
+        frontier = _frontier(crawl)
         recovered = await frontier.open()
         try:
             return await work(frontier, recovered)
@@ -312,12 +314,47 @@ def with_store(crawl: FoundCrawl, work: Callable[[Frontier, Recovered], Awaitabl
     return asyncio.run(run())
 
 
+def _frontier(crawl: FoundCrawl) -> Frontier:
+    path = crawl.paths.frontier
+    if crawl.database is None:
+        return SqliteFrontier(path)
+    from crawler.frontier.postgresql.store import PostgresFrontier  # its library is an extra
+
+    dsn, password = crawl.database
+    return PostgresFrontier(dsn, password=password, lock=OwnerLock(path.with_name(path.name + ".lock")))
+
+
+@click.group(name="frontier")
+def frontier_group() -> int:
+    """Move the store of a crawl."""
+    return Exit.OK
+
+
+@frontier_group.command(name="copy")
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+def copy_command(source: str, target: str) -> int:
+    """Copy the store of a crawl from its directory to a PostgreSQL database, or from there to a directory.
+
+    FROM and TO: a directory with frontier.db, or that file, and a URI postgresql://…; the password may be in PGPASSWORD
+    or PGPASSFILE. The copy is compared with the original, table by table, and nothing is overwritten. No crawl may run.
+    Then the crawl goes on with the other store: frontier.store names it.
+    """
+    from crawler.frontier.copying import copy_store  # its library is an extra
+
+    counted = asyncio.run(copy_store(source, target))
+    for table, rows in counted.items():
+        if rows:
+            click.echo(f"{table}: {count(rows, 'row')}, the same in both")
+    return Exit.OK
+
+
 @click.command(name="backup")
 @click.argument("file", type=click.Path(path_type=Path))
 @crawl_options
 def backup(file: Path, config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
     """Copy the store to FILE as it stands at this moment. To restore: put it in the place of frontier.db."""
-    paths = find_crawl(config, overrides, output).paths
+    paths = find_crawl(config, overrides, output).with_file().paths
     require_store(paths.frontier, paths.output)
     shows = sys.stderr.isatty()
 
@@ -353,7 +390,7 @@ def export(
         raise click.UsageError("--state selects URLs; hosts are exported without it")
     if as_json and form != "jsonl":
         raise click.UsageError(f"--json and --format {form} exclude each other")
-    paths = find_crawl(config, overrides, output).paths
+    paths = find_crawl(config, overrides, output).with_file().paths
     with StoreBackup(paths.frontier, is_live=paths.pid() is not None) as store:
         fields = URL_FIELDS if what == "urls" else HOST_FIELDS
         rows = store.urls(state) if what == "urls" else store.hosts_listed()
@@ -394,7 +431,8 @@ def verify_command(
     """
     if directory is not None and (config is not None or output is not None):
         raise click.UsageError("name the crawl once: by DIRECTORY, -c or --output")
-    paths = find_paths(directory) if directory is not None else find_crawl(config, overrides, output).paths
+    found_crawl = by_run_file(find_paths(directory)) if directory is not None else find_crawl(config, overrides, output)
+    paths = found_crawl.with_file().paths
     require_store(paths.frontier, paths.output)
     checked = Checked()
     found = 0

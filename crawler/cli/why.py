@@ -40,7 +40,7 @@ def command(
     """Explain why URL was fetched or not, or what would happen to it."""
     now = time.time()
     config, output = default_crawl(config, overrides, output)
-    crawl = find_crawl(config, overrides, output)
+    crawl = find_crawl(config, overrides, output).with_file()
     paths = crawl.paths
     if crawl.differs:
         say(f"the running crawl has other rules than {config}: the verdicts are by those of the running crawl")

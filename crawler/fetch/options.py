@@ -103,10 +103,11 @@ class ProxyOptions:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """Values of Authorization by origin, and of Proxy-Authorization; never shown."""
+    """Values of Authorization by origin, and of Proxy-Authorization, and the password of the database; never shown."""
 
     authorization: Mapping[Origin, str] = field(default_factory=dict, repr=False)
     proxy_authorization: str | None = field(default=None, repr=False)
+    database_password: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from ipaddress import ip_address
 from pathlib import Path
 from stat import S_ISDIR
@@ -44,7 +45,9 @@ def findings(settings: Settings, mode: Mode) -> Iterator[CheckResult]:
     """Errors and warnings about values that are valid each by itself."""
     if mode == "run":
         yield from _for_the_daemon(settings)
-    for rule in (_scope, _politeness, _overrides, _bounds, _schedule, _output, _credentials, _network, _proxy, _paths):
+    for rule in (
+        _scope, _politeness, _overrides, _bounds, _schedule, _output, _credentials, _network, _proxy, _paths, _frontier
+    ):  # fmt: skip
         yield from rule(settings)
 
 
@@ -374,6 +377,20 @@ def _paths(settings: Settings) -> Iterator[CheckResult]:
             yield CheckResult((key,), f"{key} {path}: {file} is not a directory")
         elif is_folder:
             yield from _cannot_be_created(key, path)
+
+
+def _frontier(settings: Settings) -> Iterator[CheckResult]:
+    if settings.frontier.store != "postgresql":
+        if settings.frontier.dsn is not None:
+            message = 'frontier.dsn has no effect with frontier.store = "sqlite"'
+            yield CheckResult(("frontier.dsn",), message, is_warning=True)
+        return
+    if settings.frontier.duplicates != "exact":
+        message = 'frontier.duplicates = "filter" is of SQLite: a PostgreSQL store finds known URLs by an index'
+        yield CheckResult(("frontier.duplicates", "frontier.store"), message)
+    if find_spec("asyncpg") is None:
+        message = 'frontier.store = "postgresql" needs the library asyncpg'
+        yield CheckResult(("frontier.store",), message, hint="pip install 'crawlerd[postgresql]'")
 
 
 def _is_utf_8(path: Path) -> bool:

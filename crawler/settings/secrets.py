@@ -1,4 +1,4 @@
-"""The secrets file: credentials by origin, and those for the proxy.
+"""The secrets file: credentials by origin, those for the proxy, and the password of the database.
 
     [origin."https://intranet.example.org"]
     username = "reader"
@@ -9,6 +9,9 @@
 
     [proxy]
     username = "crawler"
+    password = "…"
+
+    [postgresql]
     password = "…"
 
 The values of header fields are checked by `fetch.credentials`. Invariants: a file that everyone may read or write is
@@ -33,7 +36,7 @@ from crawler.settings.toml_positions import Path as KeyPath
 CREDENTIALS_DIRECTORY: Final = "CREDENTIALS_DIRECTORY"  # systemd.exec(5), LoadCredential=
 FILE_NAME: Final = "secrets.toml"
 MAX_BYTES: Final = 1 << 20
-_TABLES: Final = ("origin", "proxy")
+_TABLES: Final = ("origin", "proxy", "postgresql")
 _KEYS: Final = ("username", "password", "bearer")
 
 
@@ -87,7 +90,7 @@ class _SecretsReader:
 
     def secrets(self) -> Secrets:
         origins: dict[Origin, str] = {}
-        proxy = None
+        proxy = database = None
         for name, table in self.file.data.items():
             if name not in _TABLES:
                 self._refuse((name,), f'unknown table "{name}"', did_you_mean(name, _TABLES))
@@ -95,9 +98,18 @@ class _SecretsReader:
                 self._refuse((name,), f"{name} must be a table")
             elif name == "proxy":
                 proxy = self._authorization((name,), table)
+            elif name == "postgresql":
+                database = self._database_password((name,), table)
             else:
                 origins |= self._origins(table)
-        return Secrets(origins, proxy)
+        return Secrets(origins, proxy, database)
+
+    def _database_password(self, path: KeyPath, table: Mapping[str, object]) -> str | None:
+        match table:
+            case {"password": str(password), **others} if password and not others:
+                return password
+        self._refuse(path, "must have a password, text in quotes, and nothing else")
+        return None
 
     def _origins(self, tables: Mapping[str, object]) -> dict[Origin, str]:
         found: dict[Origin, str] = {}

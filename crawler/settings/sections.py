@@ -420,14 +420,27 @@ class ScheduleSection(Section):
 class FrontierSection(Section):
     """The store of URLs."""
 
-    store: Annotated[Literal["sqlite"], t.KeyKind.TEXT] = _key("sqlite", '"sqlite".', restart=True)
+    store: Annotated[Literal["sqlite", "postgresql"], t.KeyKind.TEXT] = _key(
+        "sqlite",
+        '"sqlite": a file. "postgresql": a PostgreSQL database of this crawl alone, which frontier.dsn names '
+        "(docs/guides/postgresql.md).",
+        restart=True,
+    )
     path: t.Path | None = _key(
-        None, "The database.", restart=True, derived="<output>/frontier.db", example='"/var/lib/crawler/frontier.db"'
+        None, "The file.", restart=True, derived="<output>/frontier.db", example='"/var/lib/crawler/frontier.db"'
+    )
+    dsn: t.Dsn | None = _key(
+        None,
+        "The PostgreSQL database. A password is better kept in identity.secrets or in PGPASSFILE; one in the URI is "
+        "masked in `config show`.",
+        restart=True,
+        derived="the environment: PGHOST, PGPORT, PGDATABASE, PGUSER …",
+        example='"postgresql://crawler@/crawl"',
     )
     duplicates: Annotated[Literal["exact", "filter"], t.KeyKind.TEXT] = _key(
         "exact",
         '"exact": known URLs are found by an index of the store. "filter": by Bloom filters in memory, 4 bytes a URL, '
-        "wrong for at most two in a million (such a URL is never stored); for crawls of tens of millions.",
+        "wrong for at most two in a million (such a URL is never stored); for crawls of tens of millions in SQLite.",
         restart=True,
     )
 

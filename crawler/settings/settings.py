@@ -2,7 +2,7 @@
 
 Holds values only; `loading` makes them. No component receives the whole: each gets its own options class.
 Invariants: with no key given, every options object equals the default of its class. Values are shown with secrets
-masked: no header value but those of the fields in _HARMLESS, and no userinfo of a seed or a proxy.
+masked: no header value but those of the fields in _HARMLESS, and no userinfo of a seed, a proxy or a database.
 """
 
 import re
@@ -122,7 +122,10 @@ class Settings(sections.Sections):
 
     def paths(self) -> CrawlPaths:
         """The paths of the crawl that these settings describe."""
-        return CrawlPaths(self.output_directory, self.frontier_path, self.log_directory, self.control_socket)
+        return CrawlPaths(
+            self.output_directory, self.frontier_path, self.log_directory, self.control_socket,
+            is_database=self.frontier.store == "postgresql",
+        )  # fmt: skip
 
     def with_default_output(self) -> "Settings":
         """The same settings, with the default output.directory of `crawl`, named for the first seed, if none is set."""
@@ -465,7 +468,7 @@ def _shown(key: ConfigurationKey, settings: Settings, origin: str) -> ShownKey:
     match str(key), value:
         case "fetch.headers", dict():
             value = _masked_headers(value)
-        case "network.proxy", str():
+        case "network.proxy" | "frontier.dsn", str():
             value = _without_userinfo(value)
         case "crawl.seeds", tuple():
             value = tuple(map(_without_userinfo, value))

@@ -54,7 +54,7 @@ _COMMENT: Final = re.compile(r"(?:^\s*|[ \t])#.*")
 PIPE_WAIT_S: Final = 5.0  # for a writer; a shell starts that of a process substitution at once
 SEED_PROBLEMS: Final = 10  # shown of one file, the others are counted: the wrong file would fill the screen
 # Values that may be credentials: a message shows the location, not the line.
-_SECRET: Final = frozenset((("fetch", "headers"), ("network", "proxy")))
+_SECRET: Final = frozenset((("fetch", "headers"), ("network", "proxy"), ("frontier", "dsn")))
 
 
 @dataclass(frozen=True, slots=True)

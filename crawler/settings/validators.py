@@ -240,6 +240,15 @@ def proxy(text: str) -> str:
     return f"http://{userinfo}@{origin.host}:{origin.port}"
 
 
+def dsn(text: str) -> str:
+    """Never quoted in a message: it may hold a password."""
+    if not text.startswith(("postgresql://", "postgres://")) or re.search(r"[\s\x00-\x1f\x7f\ud800-\udfff]", text):
+        raise RefusedValue('must be a URI such as "postgresql://crawler@db.example.org/crawl"')
+    if re.search(r"[?&]password=", text):
+        raise RefusedValue("must have a password as user:password@", "or in the file of identity.secrets")
+    return text
+
+
 def proxy_authorization(userinfo: str) -> str:
     """The value of Proxy-Authorization for user and password as a URL has them. Raises BadCredential."""
     username, _, password = userinfo.partition(":")

@@ -230,6 +230,7 @@ Path = Annotated[
 # Never quoted in a message: it may contain a password.
 Secret = Annotated[str, BeforeValidator(validators.unquoted)]
 Proxy = Annotated[Secret, AfterValidator(validators.proxy), _NOT_EMPTY, KeyKind.TEXT]
+Dsn = Annotated[Secret, AfterValidator(validators.dsn), _NOT_EMPTY, KeyKind.TEXT]
 
 ListOf = Annotated[tuple[_T, ...], KeyKind.LIST]
 Tags = Annotated[ListOf[Tag], AfterValidator(validators.distinct), AfterValidator(validators.few)]

@@ -41,6 +41,17 @@ def settled(crawl: Crawl, scratch: Path) -> set[Place]:
     return found
 
 
+def settled_in(dsn: str) -> set[Place]:
+    """As `settled`, of a database."""
+    from tests.support.postgresql import shared_server  # needs asyncpg, which is an extra
+
+    name = dsn.partition("@/")[2].partition("?")[0]
+    if not shared_server().execute("SELECT 1 FROM pg_class WHERE relname = 'url'", name):
+        return set()
+    query = "SELECT host.host, target FROM url JOIN host ON host.id = url.host WHERE url.state = 'done'"
+    return {(host, target) for host, target in shared_server().execute(query, name)}
+
+
 class Moment(NamedTuple):
     """When to kill: so many requests after the start, and then so many seconds."""
 
@@ -65,12 +76,14 @@ def moments(rng: random.Random, kills: int) -> Iterator[Moment]:
         yield Moment(0, rng.uniform(0, 1.5)) if rng.random() < 1 / 6 else Moment(rng.randrange(30), rng.uniform(0, 0.3))
 
 
-def kill_over_and_over(server: Nginx, directory: Path, kills: int, seed: int) -> int:
+def kill_over_and_over(server: Nginx, directory: Path, kills: int, seed: int, dsn: str | None = None) -> int:
     """Crawl with `kills` kills at moments drawn from `seed`, then to the end, and look at everything. What the store
     holds as settled after a kill is never asked again, so that a kill costs no more than what was asked and not settled
-    yet. Returns how many kills came before the end.
+    yet. Returns how many kills came before the end. `dsn`: of a database that has the store.
     """
     keys = sections(server, DOCS, OTHER, output={"warc_size": "100kB"}, politeness=SLOWLY)
+    if dsn is not None:
+        keys["frontier"] = {"store": "postgresql", "dsn": dsn}
     crawl = Crawl.of(directory, keys)
     done: set[Place] = set()
     asked = made = 0
@@ -79,7 +92,7 @@ def kill_over_and_over(server: Nginx, directory: Path, kills: int, seed: int) ->
         places = server.places()
         assert not done & set(places[asked:]), f"settled before kill {made}, and asked again after it"
         made += was_killed
-        done, asked = settled(crawl, directory / "copy"), len(places)
+        done, asked = settled(crawl, directory / "copy") if dsn is None else settled_in(dsn), len(places)
         if made % 4 == 1 and done:
             assert_verified(crawl)  # as the kill left it, tails of unfinished commits and all
     last = crawl.run()
@@ -99,6 +112,13 @@ def assert_verified(crawl: Crawl) -> None:
 def test_ten_kills_lose_nothing_and_store_nothing_twice(server: Nginx, tmp_path: Path) -> None:
     """And no URL that was settled when it died is asked again."""
     assert kill_over_and_over(server, tmp_path, kills=10, seed=1) >= 8
+
+
+def test_kills_lose_nothing_of_a_store_in_postgresql(server: Nginx, tmp_path: Path) -> None:
+    """The same with a database, which outlives the process."""
+    from tests.support.postgresql import new_database
+
+    assert kill_over_and_over(server, tmp_path, kills=8, seed=2, dsn=new_database()) >= 6
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 
@@ -77,13 +77,31 @@ _NAMES_AT_ONCE: Final = 50_000
 _SEARCHED_AT_ONCE: Final = 20_000
 
 
+class Lock(Protocol):
+    """What one process at a time holds. `acquire` raises FrontierLocked."""
+
+    def acquire(self) -> None: ...
+
+    def release(self) -> None: ...
+
+
 class PostgresFrontier:
     """A `Frontier` (base.py) in the database of `dsn`, a URI of libpq; empty: of the environment (PGHOST …).
-    `politeness_key`: "domain" or "host", None: as it was.
+    `password`: if it is not in these. `politeness_key`: "domain" or "host", None: as it was. `lock` is held while the
+    store is open: it tells other programs of this machine that the crawl runs.
     """
 
-    def __init__(self, dsn: str, *, politeness_key: str | None = None, agent: str = AGENT) -> None:
-        self.connection = PostgresConnection(dsn, agent)
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        password: str | None = None,
+        politeness_key: str | None = None,
+        lock: Lock | None = None,
+        agent: str = AGENT,
+    ) -> None:
+        self.connection = PostgresConnection(dsn, agent, password=password)
+        self._lock = lock
         self._politeness_key = politeness_key
         self.writer = PostgresWriter(self.connection)
 
@@ -92,12 +110,21 @@ class PostgresFrontier:
     async def open(self) -> Recovered:
         if self.connection.is_open:
             raise RuntimeError("the frontier is open already")
-        await self.connection.open()
+        if self._lock is not None:
+            self._lock.acquire()
         try:
+            await self.connection.open()
             return await self._job(self._recover)
         except BaseException:
-            await self.connection.close()
+            await self._release()
             raise
+
+    async def _release(self) -> None:
+        try:
+            await self.connection.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     async def _recover(self) -> Recovered:
         db = self.connection
@@ -154,7 +181,7 @@ class PostgresFrontier:
                 with suppress(FrontierFull, FrontierError):
                     await self._job(lambda: self.writer.set_clean(True))
         finally:
-            await self.connection.close()
+            await self._release()
 
     # -- the other methods of Frontier
 

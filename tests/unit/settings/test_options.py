@@ -95,6 +95,7 @@ ELSEWHERE = {
     "crawl.sitemaps",
     "frontier.store",
     "frontier.path",
+    "frontier.dsn",
     "frontier.duplicates",
     "output.directory",
     "admin.socket",
