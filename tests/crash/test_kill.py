@@ -11,13 +11,22 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pytest
 
 from tests.support.commands import Crawl, problems, run, running
 from tests.support.nginx import Nginx, Place, Site, nginx
-from tests.support.site_crawls import DOCS, OTHER, SLOWLY, assert_everything_is_stored_once, sections, wait_for_requests
+from tests.support.site_crawls import (
+    DOCS,
+    OTHER,
+    SLOWLY,
+    assert_everything_is_stored_once,
+    sections,
+    wait_for_requests,
+    wait_until,
+)
 from tests.support.warcs import checker_exit_code
 
 pytestmark = pytest.mark.e2e
@@ -119,6 +128,36 @@ def test_kills_lose_nothing_of_a_store_in_postgresql(server: Nginx, tmp_path: Pa
     from tests.support.postgresql import new_database
 
     assert kill_over_and_over(server, tmp_path, kills=8, seed=2, dsn=new_database()) >= 6
+
+
+def test_a_crawl_waits_for_a_database_that_is_away(server: Nginx, tmp_path: Path) -> None:
+    """The server of the database crashes twice under a crawl and comes back: the same process goes on to the end."""
+    from tests.support.postgresql import Server, shared_server
+
+    shared_server()  # skips without one
+    with TemporaryDirectory(prefix="crawler-pg-") as short:  # a socket's path has at most 107 bytes
+        database = Server(Path(short))
+        try:
+            database.execute("CREATE DATABASE crawl")
+            keys = sections(server, DOCS, OTHER, politeness=SLOWLY)
+            keys["crawl"]["linger"] = "60s"
+            keys["frontier"] = {"store": "postgresql", "dsn": database.dsn("crawl")}
+            crawl = Crawl.of(tmp_path, keys)
+            with running(*crawl.arguments()) as process:
+                for requests in (30, 120):
+                    assert wait_for_requests(server, process, requests)
+                    database.stop(at_once=True)
+                    said = len([line for line in crawl.events() if line["event"] == "disk_low"])
+                    assert wait_until(
+                        lambda said=said: len([one for one in crawl.events() if one["event"] == "disk_low"]) > said,
+                        process,
+                    )
+                    database.start()
+                assert process.wait(timeout=120) == 0
+            assert_everything_is_stored_once(server, crawl)
+            assert_verified(crawl)
+        finally:
+            database.stop(at_once=True)
 
 
 @pytest.fixture

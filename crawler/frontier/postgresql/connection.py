@@ -69,6 +69,7 @@ _LOST: Final = (
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # a server that became a standby
 )
 
 
@@ -337,7 +338,7 @@ class PostgresConnection:
         match error:
             case asyncpg.InsufficientResourcesError() | asyncpg.PostgresSystemError():
                 return FrontierFull(f"{self.address} cannot store: {_words(error)}")
-            case asyncpg.ReadOnlySQLTransactionError() | asyncpg.TransactionRollbackError():
+            case asyncpg.TransactionRollbackError() | asyncpg.QueryCanceledError():
                 return FrontierFull(f"{self.address} did not store: {_words(error)}")
             case asyncpg.DataCorruptedError() | asyncpg.IndexCorruptedError() | asyncpg.UndefinedTableError():
                 return FrontierCorrupt(f"{self.address} is damaged: {_words(error)}")
