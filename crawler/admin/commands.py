@@ -218,7 +218,9 @@ class Commands:
             raise CommandRefused(self._blocklist.why_not(name), Exit.FINDINGS)
         await _stored(self._frontier.unblock(name))
         self._blocklist.remove(name)
-        hosts = self._scheduler.blocklist_changed() + await _stored(self._scheduler.unpark("blocked"))
+        self._scheduler.blocklist_changed()
+        await _stored(self._scheduler.unpark("blocked"))
+        hosts = await _stored(hosts_covered(self._frontier, was))
         return {"name": name, "hosts": hosts, "was": asdict(was)}
 
     async def _list_blocks(self, _: Arguments) -> object:

@@ -252,6 +252,18 @@ def test_a_block_stops_every_request_for_good(server: Nginx, tmp_path: Path) -> 
         stopped(process)
 
 
+def test_an_unblock_counts_the_hosts_that_it_frees(server: Nginx, tmp_path: Path) -> None:
+    """Those that are not in memory too."""
+    keys: dict[str, dict[str, object]] = {"politeness": {"delay": "100ms"}, "engine": {"active_hosts": 1}}
+    crawl = configured(server, tmp_path, WWW, DOCS, OTHER, **keys)
+    with daemon(crawl) as process:
+        assert wait_for_requests(server, process, 2)
+        for host in (WWW, DOCS, OTHER):
+            assert f"blocked {host} and all below it: 1 host" in tell(crawl, "block", host).stdout
+            assert f"unblocked {host}: 1 host\n" in tell(crawl, "unblock", host).stdout
+        stopped(process)
+
+
 def test_a_host_that_cannot_be_reached_is_retried_when_told(server: Nginx, tmp_path: Path) -> None:
     """At once, by the running crawl as after it; what was done is said, and an unknown host is a mistake."""
     dead = f"http://127.0.0.1:{closed_port()}"
