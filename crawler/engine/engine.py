@@ -81,6 +81,8 @@ class CrawlClient(Fetches, Protocol):
 
     def is_connected(self, origin: Origin) -> bool: ...
 
+    def first_address(self, origin: Origin) -> str | None: ...
+
     async def look_up(self, origin: Origin) -> bool: ...
 
     def prepare(self, options: ClientOptions) -> Generation | None: ...
@@ -163,6 +165,7 @@ class Engine:
             needs_lookup=lambda origin: self.client.needs_lookup(origin),
             look_up=lambda origin: self.client.look_up(origin),
             is_connected=lambda origin: self.client.is_connected(origin),
+            first_address=lambda origin: self.client.first_address(origin),
         )
         self.host_table, self.revisits = self.scheduler.host_table, self.scheduler.revisits
         self.client = client(

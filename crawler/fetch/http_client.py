@@ -35,6 +35,7 @@ class Generation:
     """The parts that were made from one set of options."""
 
     resolver: CachingResolver
+    dialer: NetworkDialer
     pool: Pool
     fetcher: Fetcher
     options: ClientOptions
@@ -129,7 +130,7 @@ class HttpClient:
                 clock=self._clock,
             ),
         )
-        return Generation(resolver, pool, fetcher, options)
+        return Generation(resolver, dialer, pool, fetcher, options)
 
     # -- requests
 
@@ -147,6 +148,14 @@ class HttpClient:
     def is_connected(self, origin: Origin) -> bool:
         """Whether an idle connection to the origin is open, so that a request needs no new one."""
         return self._current.pool.has_idle(origin)
+
+    def first_address(self, origin: Origin) -> str | None:
+        """The IP address to which the next connection to the origin would be tried first; None if it is not known, and
+        through a proxy.
+        """
+        current = self._current
+        addresses = () if current.options.network.proxy is not None else current.resolver.known(origin.host)
+        return current.dialer.first_of(origin, addresses) if addresses else None
 
     async def look_up(self, origin: Origin) -> bool:
         """Look the name of the origin up, for the next request. Returns whether it has an address."""

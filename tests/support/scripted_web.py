@@ -128,6 +128,7 @@ class Web:
     in_flight: int = 0
     resolver: CachingResolver | None = None
     pool: Pool | None = None
+    knows_addresses: bool = True  # whether the address of a host is known before there is a connection
     is_wanted: Callable[[Origin], bool] = lambda origin: False  # for `pool`
     waited_s: list[tuple[str, float]] = field(default_factory=list)
     before: Callable[[Origin, Task], None] = lambda origin, task: None
@@ -196,6 +197,9 @@ class Web:
 
     def is_connected(self, origin: Origin) -> bool:
         return self.pool is not None and self.pool.has_idle(origin)
+
+    def first_address(self, origin: Origin) -> str | None:
+        return self.addresses.get(origin.host, ADDRESS) if self.knows_addresses else None
 
     async def look_up(self, origin: Origin) -> bool:
         assert self.resolver is not None

@@ -40,12 +40,15 @@ class LeaseSelection:
         clock: Clock,
         politeness: PolitenessOptions,
         options: EngineOptions,
+        first_address: Callable[[Origin], str | None],
         on_unknown_key: Callable[[PolitenessKey], None],
         on_short: Callable[[PolitenessKey], None],
     ) -> None:
-        """`on_unknown_key` is called with a key that needs a request before its state was read from the store,
-        `on_short` with one that has few hosts with work in memory, and perhaps more in the store.
+        """`first_address` is that of the HTTP client. `on_unknown_key` is called with a key that needs a request before
+        its state was read from the store, `on_short` with one that has few hosts with work in memory, and perhaps more
+        in the store.
         """
+        self._first_address = first_address
         self._on_unknown_key = on_unknown_key
         self._on_short = on_short
         self._host_table = host_table
@@ -182,7 +185,11 @@ class LeaseSelection:
                 request.host.auxiliary -= 1
                 continue
             if request.host.politeness.open_mono <= mono and self._may_begin(request.host, request.origin, key, mono):
-                return self._issue(key, request.host, request.origin, (request.task,), mono)
+                if self._has_address(request.host, request.origin, key):
+                    return self._issue(key, request.host, request.origin, (request.task,), mono)
+                key.auxiliary_open_mono = NEVER  # until the address is reserved for the key
+                key.auxiliary.appendleft(request)
+                return None
             key.auxiliary.append(request)
         return None
 
@@ -217,13 +224,22 @@ class LeaseSelection:
             return NEVER
         if not (host.is_disabled or self._may_begin(host, host.origin, host.key, mono)):
             return NEVER
-        if host.peer is None:
-            return None
-        opens = self._address_limiter.opens_at(host.peer)
+        return None if self._has_address(host, host.origin, host.key) else NEVER
+
+    def _has_address(self, host: Host, origin: Origin, key: PolitenessKey) -> bool:
+        """Claim the address of the next request. False: it is closed, or others came first, and the key waits."""
+        address = self._address_of(host, origin)
+        if address is None:  # the request finds out whether it is open, over its connection
+            return True
+        opens = self._address_limiter.opens_at(address)
         if opens is not None:
-            self._ready_queue.wait_for_address(host.key, host.peer, opens)
-            return NEVER
-        return None if self._ready_queue.claim_address(host.key, host.peer) else NEVER
+            self._ready_queue.wait_for_address(key, address, opens)
+            return False
+        return self._ready_queue.claim_address(key, address)
+
+    def _address_of(self, host: Host, origin: Origin) -> str | None:
+        """The address of the last connection to a host, or that to which the next one will be tried first."""
+        return host.peer if origin == host.origin and host.peer is not None else self._first_address(origin)
 
     def _may_begin(self, host: Host, origin: Origin, key: PolitenessKey, mono: float) -> bool:
         """Whether a lease would wait neither for a name server nor for room among first contacts. In an outage the one
@@ -251,5 +267,5 @@ class LeaseSelection:
         waited_s = max(0.0, mono - key.last_end_mono) if key.delay_s > 0 and key.last_end_mono is not None else 0.0
         lease = Lease(next(self._lease_ids), origin, host.id, tasks, mono, waited_s)
         self._contacts.issued(lease, host)
-        self._ready_queue.lease_issued(key, lease.id, host.peer if origin == host.origin else None)
+        self._ready_queue.lease_issued(key, lease.id, self._address_of(host, origin))
         return lease

@@ -64,6 +64,7 @@ class Scheduler:
         needs_lookup: Callable[[Origin], bool],
         look_up: Callable[[Origin], Awaitable[bool]],
         is_connected: Callable[[Origin], bool],
+        first_address: Callable[[Origin], str | None],
     ) -> None:
         self.host_table = HostTable(
             politeness=options.politeness,
@@ -117,6 +118,7 @@ class Scheduler:
             clock=clock,
             politeness=options.politeness,
             options=options.engine,
+            first_address=first_address,
             on_unknown_key=self._need_key,
             on_short=self._is_short,
         )

@@ -264,6 +264,10 @@ class NetworkDialer:
         """Remember the TLS session of a connection that has had its first response."""
         self._tls.keep(origin, ssl_object)
 
+    def first_of(self, origin: Origin, addresses: tuple[str, ...]) -> str:
+        """The address of these that would be tried first for the origin."""
+        return self._eyeballs.order(origin.host, origin.port, addresses)[0]
+
     async def connect_socket(self, address: str, port: int) -> socket.socket:
         """Return a connected, non-blocking TCP socket. Raises OSError."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET

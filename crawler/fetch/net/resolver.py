@@ -105,6 +105,16 @@ class CachingResolver:
         entry = self._cache.get(host.rstrip("."))
         return (entry is not None and entry.is_valid(self._clock.mono())) or self.configured(host) is not None
 
+    def known(self, host: str) -> tuple[str, ...]:
+        """The addresses that `resolve` would return at once; empty if it would wait or raise."""
+        addresses = self.configured(host)
+        if addresses is None:
+            entry = self._cache.get(host.rstrip("."))
+            if entry is None or not entry.is_valid(self._clock.mono()) or isinstance(entry.result, ResolveError):
+                return ()
+            addresses = entry.result.addresses
+        return self._kept(addresses)
+
     async def look_up(self, host: str) -> bool:
         """Look a host up ahead of a request: `resolve` has the result at once. Returns whether there is an address."""
         try:
@@ -205,14 +215,14 @@ class CachingResolver:
             future.set_result(result)
 
     def _in_family(self, host: str, addresses: tuple[str, ...]) -> tuple[str, ...]:
-        family = self._options.address_family
-        if family == "any":
-            kept = addresses
-        else:
-            kept = tuple(a for a in addresses if (":" in a) == (family == "ipv6"))
+        kept = self._kept(addresses)
         if not kept:
-            raise ResolveError(ErrorType.DNS_NOT_FOUND, f"{host} has no {family} address")
+            raise ResolveError(ErrorType.DNS_NOT_FOUND, f"{host} has no {self._options.address_family} address")
         return kept
+
+    def _kept(self, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        family = self._options.address_family
+        return addresses if family == "any" else tuple(a for a in addresses if (":" in a) == (family == "ipv6"))
 
 
 class AresLookup:

@@ -1,12 +1,14 @@
 """Hosts with an open connection go ahead: with more hosts than connections these are used again."""
 
+import asyncio
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from crawler.core.enums import CloseReason, StoppedBy
 from crawler.core.models import Origin
-from crawler.core.options import ScopeOptions
+from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.ready_queue import QUANTUM, ReadyQueue
@@ -15,7 +17,7 @@ from crawler.fetch.pool import Pool
 from tests.support.engine import POLITE, Harness
 from tests.support.fetching import FakeClock, FakeDialer
 from tests.support.scripted_web import page, response
-from tests.support.virtual_time import run
+from tests.support.virtual_time import elapse, run
 
 
 class Connected(Harness):
@@ -23,16 +25,25 @@ class Connected(Harness):
     for first contacts, and a response time of 0.1 s make 30 requests a second.
     """
 
-    def __init__(self, hosts: int, pages: int, *, connections: int, first_contacts: int = 1) -> None:
+    def __init__(
+        self,
+        hosts: int,
+        pages: int,
+        *,
+        connections: int,
+        first_contacts: int = 1,
+        politeness: PolitenessOptions = POLITE,
+    ) -> None:
         origins = [f"https://h{number}.test" for number in range(hosts)]
         super().__init__(
             *(f"{origin}/" for origin in origins),
-            politeness=POLITE,
+            politeness=politeness,
             scope=ScopeOptions(max_depth=None),
             engine=EngineOptions(workers=2, linger_s=600.0, min_free=0),
             first_contacts=first_contacts,
             web={f"{origin}/": response(200, page(*(f"/{n}" for n in range(pages - 1)))) for origin in origins},
         )
+        self.web.addresses = {f"h{number}.test": f"192.0.2.{number}" for number in range(hosts)}
         self.dialer = FakeDialer()
         self.web.pool = Pool(
             dialer=self.dialer,  # type: ignore[arg-type] - it has what the pool calls
@@ -104,5 +115,25 @@ def test_a_connection_closed_meanwhile_gives_no_precedence() -> None:
         assert len(engine.dialer.dialled) == 30 * 5
         ends = {request.origin: request.end for request in engine.web.requests}
         assert max(ends.values()) - min(ends.values()) < 4.0, "all hosts are requested alike"
+
+    run(main())
+
+
+def test_a_host_whose_address_is_closed_gets_no_connection_yet() -> None:
+    """A provider with many hosts at one address sees about as many connections as requests."""
+
+    async def main() -> None:
+        politeness = replace(POLITE, address_delay_s=0.25)
+        engine = Connected(100, 2, connections=200, first_contacts=50, politeness=politeness)
+        engine.web.addresses = {}
+        await engine.open()
+        crawling = asyncio.ensure_future(engine.crawl.run())
+        for _ in range(20):
+            await elapse(1.0)
+            assert len(engine.dialer.dialled) <= len(engine.web.requests) + 1
+        assert len(engine.web.requests) >= 50
+        engine.crawl.drain()
+        await crawling
+        await engine.close()
 
     run(main())

@@ -259,6 +259,7 @@ def test_hosts_that_an_operation_needed_leave_again() -> None:
         frontier = QuickFrontier()
         links = [replace(seed(f"https://h{n}.d{n}.test/x"), source=Source.LINK, depth=1) for n in range(count)]
         engine = with_pages(Harness(scope=replace(ALL, max_depth=0), engine=options(10, None), frontier=frontier))
+        engine.web.addresses = {one.origin.host: f"192.0.2.{n}" for n, one in enumerate(links)}
         await engine.open()
         await frontier.add(links, now=0.0)
         for n in range(1, count + 1):

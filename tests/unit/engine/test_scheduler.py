@@ -354,35 +354,40 @@ def test_an_auxiliary_request_waits_while_its_host_backs_off() -> None:
 # -- addresses
 
 
-def test_the_address_of_a_redirected_robots_txt_is_not_that_of_its_host() -> None:
-    """The host's pages do not wait for that address."""
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_address_of_a_redirected_robots_txt_is_not_that_of_its_host(is_known: bool) -> None:
+    """The host's pages do not wait for that address, be it known from a lookup or learned over a connection."""
 
     async def main() -> None:
         engine = Harness("https://a.test/", "https://b.test/", politeness=replace(POLITE, address_delay_s=50.0))
-        engine.web.addresses = {"a.test": "192.0.2.7"}
+        engine.web.addresses, engine.web.knows_addresses = {"a.test": "192.0.2.7"}, is_known
         engine.web.pages = {"https://a.test/robots.txt": response(301, location="https://b.test/robots.txt")}
         await engine.run()
         elsewhere = [one for one in engine.web.requests if one.address != "192.0.2.7"]
         verdict = next(one.end for one in elsewhere if one.task.redirects)
         [page_of_a] = [one for one in engine.web.requests if one.url == "https://a.test/"]
-        assert engine.web.shut > 0
+        assert (engine.web.shut > 0) is not is_known
         assert page_of_a.called < verdict + 1.0
 
     run(main())
 
 
-def test_many_hosts_on_one_address_are_requested_one_after_the_other_without_a_gap() -> None:
-    """Keys leave the wait queue in order: none polls, and no time is lost between two of them."""
+@pytest.mark.parametrize("is_known", [True, False])
+def test_many_hosts_on_one_address_are_requested_one_after_the_other_without_a_gap(is_known: bool) -> None:
+    """Keys leave the wait queue in order: none polls, and no time is lost between two of them. A host whose address is
+    known from a lookup has no connection before its request may leave.
+    """
 
     async def main() -> None:
         engine = Harness(*(f"https://h{n}.test/" for n in range(150)), politeness=replace(POLITE, address_delay_s=0.25))
+        engine.web.knows_addresses = is_known
         await engine.run()
         asked = engine.web.requests
         gaps = [after.begin - before.end for before, after in pairwise(asked)]
         assert len(asked) == 300
         assert min(gaps) >= 0.25 + CLOCK_GUARD_S
         assert max(gaps) < 0.251 + CLOCK_GUARD_S
-        assert engine.web.shut <= 150  # each host learns its address once
+        assert engine.web.shut <= (0 if is_known else 150)  # else each host learns its address once
         assert engine.loop.rounds < 60 * len(asked)
 
     run(main())

@@ -153,9 +153,12 @@ async def test_a_lookup_is_needed_for_an_unknown_name_without_a_connection() -> 
         client = client_of(replace(OPTIONS, network=network), clock)
         known, dead = Origin("http", "a.test", server.port), Origin("http", "dead.test", server.port)
         assert client.needs_lookup(known)
+        assert client.first_address(known) is None
         assert [await client.look_up(known), await client.look_up(dead)] == [True, False]
         assert not client.needs_lookup(known)
         assert not client.needs_lookup(dead)
+        assert [client.first_address(known), client.first_address(dead)] == ["127.0.0.1", None]
+        assert client.first_address(Origin("http", "[::1]", 80)) == "::1"
         queries = len(ns.queries)
         result = await client.fetch(dead, Task(1, f"{dead}/"))
         assert isinstance(result, Failed)
@@ -169,4 +172,5 @@ async def test_a_lookup_is_needed_for_an_unknown_name_without_a_connection() -> 
         await client.close()
         proxied = client_of(replace(OPTIONS, network=replace(network, proxy=ProxyOptions("proxy.test", 3128))))
         assert not proxied.needs_lookup(known)
+        assert proxied.first_address(Origin("http", "[::1]", 80)) is None
         await proxied.close()
