@@ -19,7 +19,7 @@ from crawler.core.models import (
     Task,
     Timings,
 )
-from crawler.fetch.connection import Exchange
+from crawler.fetch.connection import Connection, Exchange
 from crawler.fetch.fetcher import AddressNotReady, AddressRateLimit
 from crawler.fetch.http_client import Generation
 from crawler.fetch.net.errors import ResolveError
@@ -150,16 +150,23 @@ class Web:
         dial_s = self.dial_s(origin)
         if dial_s:
             await asyncio.sleep(dial_s)
+        async with self._connection(origin) as connection:
+            return await self._exchange(origin, task, address, called, connection)
+
+    async def _exchange(
+        self, origin: Origin, task: Task, address: str, called: float, connection: Connection | None
+    ) -> FetchResult:
         if self.address_limiter is not None and (until := self.address_limiter.enter(address)) is not None:
             self.shut += 1
             raise AddressNotReady(address, until)
         begin = self.clock.mono()
         self.in_flight += 1
+        if connection is not None:
+            connection.requests += 1
         try:
             takes_s = self.takes_s(origin, task)
-            async with self._connection(origin):
-                if takes_s:
-                    await asyncio.sleep(takes_s)
+            if takes_s:
+                await asyncio.sleep(takes_s)
             result = self._respond(origin, task)
             if isinstance(result, Fetched):
                 result = replace(result, connection=replace(result.connection, peer_address=address))
@@ -171,15 +178,14 @@ class Web:
         return result
 
     @asynccontextmanager
-    async def _connection(self, origin: Origin) -> AsyncIterator[None]:
+    async def _connection(self, origin: Origin) -> AsyncIterator[Connection | None]:
         if self.pool is None:
-            yield
+            yield None
             return
         connection = await self.pool.acquire(origin)
         try:
-            yield
+            yield connection
         finally:
-            connection.requests += 1
             connection.idle_since_mono = self.clock.mono()
             self.pool.release(connection)
 
