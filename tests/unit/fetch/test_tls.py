@@ -339,6 +339,22 @@ async def test_connections_leave_nothing_behind_once_no_session_is_read_any_more
     assert list(profile._sessions) == []
 
 
+async def test_a_session_that_cannot_be_resumed_is_not_kept():
+    """There is none before the handshake, or the server gave no ticket."""
+    profile = TlsProfile(TlsOptions(verify=False), NetworkOptions())
+
+    class Unticketed:
+        class session:
+            has_ticket, id = False, b""
+
+    class Young:
+        session = None
+
+    for one in (Unticketed, Young):
+        profile.keep(Origin("https", "a.test", 443), one)
+    assert list(profile._sessions) == []
+
+
 @pytest.mark.parametrize(
     ("host", "name"), [("a.test", "a.test"), ("a.test.", "a.test"), ("[::1]", "::1"), ("127.0.0.1", "127.0.0.1")]
 )
