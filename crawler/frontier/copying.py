@@ -1,4 +1,4 @@
-"""Copies a whole store: from a SQLite file into a PostgreSQL database, and back.
+"""Copies a whole store: from a SQLite file into a PostgreSQL database, and back. Reads a database beside its crawl.
 
 Rows are compared in one form, that of SQLite, where an id is the sequence number of the other's. Of each table the rows
 are counted and their digests added up on both sides: the copy counts if all are equal.
@@ -17,9 +17,9 @@ import orjson
 from xxhash import xxh3_128_intdigest
 
 from crawler.core.url import name_hash
-from crawler.frontier.base import FrontierError, FrontierUnreachable
+from crawler.frontier.base import BlockedHost, FrontierError, FrontierUnreachable
 from crawler.frontier.postgresql.connection import SESSION_OF_READER, address_of
-from crawler.frontier.postgresql.sql import SLOT_BITS
+from crawler.frontier.postgresql.sql import BLOCKS, SLOT_BITS
 from crawler.frontier.postgresql.store import AGENT, PostgresFrontier
 from crawler.frontier.postgresql.writer import CRAWL, KEY_MODE, end_of, key_id_of, made_id, slot_in, slot_of_host
 from crawler.frontier.rows import KEY_NAMES, MARKS
@@ -215,6 +215,14 @@ async def export_to(path: Path, dsn: str, *, password: str | None = None) -> dic
         finally:
             database.close()
     return {name: content.rows for name, content in contents.items()}
+
+
+async def blocks_of(dsn: str, *, password: str | None = None) -> list[BlockedHost]:
+    """The blocks that a database has, also while a crawl runs; none without a crawl. Raises FrontierUnreachable."""
+    async with _snapshot(dsn, password) as connection:
+        if not await connection.fetchval("SELECT to_regclass('crawler_version') IS NOT NULL"):
+            return []
+        return [BlockedHost(*row) for row in await connection.fetch(BLOCKS)]
 
 
 @asynccontextmanager

@@ -98,11 +98,11 @@ async def trace(settings: Settings, text: str, *, robots: bool, on_wait: OnWait)
     and the server are in the result.
     """
     url, origin = parse_seed(text)
-    return await _Tracer(settings, url, origin, on_wait).run(robots=robots)
+    return await _Tracer(settings, url, origin, on_wait, await _blocklist(settings)).run(robots=robots)
 
 
 class _Tracer:
-    def __init__(self, settings: Settings, url: str, origin: Origin, on_wait: OnWait) -> None:
+    def __init__(self, settings: Settings, url: str, origin: Origin, on_wait: OnWait, blocklist: Blocklist) -> None:
         options = settings.engine_configuration("crawl")
         self._options = options = options if options.seed_files else replace(options, seeds=options.seeds or (url,))
         self._origin = origin
@@ -114,7 +114,7 @@ class _Tracer:
             clock=self._clock,
             rng=self._rng,
             on_event=lambda name, fields: None,
-            blocklist=_blocklist(settings),
+            blocklist=blocklist,
             overrides=options.overrides,
         )
         self._hosts.admit([HostRow(_HOST_ID, origin, slot=0, queued=1)])
@@ -245,9 +245,14 @@ class _Tracer:
             trace.backoff = longest.open_mono - self._clock.mono(), longest.reason
 
 
-def _blocklist(settings: Settings) -> Blocklist:
+async def _blocklist(settings: Settings) -> Blocklist:
     """The blocks in the store of the configuration; none if it names no store, or one that does not exist yet."""
     blocks = Blocklist()
+    if settings.frontier.store == "postgresql":
+        from crawler.frontier.copying import blocks_of  # its library is an extra
+
+        blocks.load(await blocks_of(settings.frontier.dsn or "", password=settings.secrets.database_password))
+        return blocks
     is_named = settings.output.directory is not None or settings.frontier.path is not None
     if is_named and settings.frontier_path.exists():
         with StoreReader(settings.frontier_path, is_live=lock_owner(settings.frontier_path) is not None) as reader:

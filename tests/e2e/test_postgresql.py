@@ -56,11 +56,14 @@ def small_server() -> Iterator[Nginx]:
 
 
 def test_a_database_and_an_output_directory_belong_together(small_server: Nginx, tmp_path: Path) -> None:
-    """Another database or another directory is refused, and a second crawl while one runs."""
+    """Another database or another directory is refused. What is changed while no crawl runs is in the database."""
     dsn, other = new_database(), new_database()
     keys = sections(small_server, DOCS)
     crawl = Crawl.of(tmp_path, keys | {"frontier": in_database(dsn)})
     assert crawl.run().code == 0
+    assert run("block", DOCS, "-c", crawl.config, "--output", crawl.output).code == 0
+    fetched = run("fetch", small_server.url(DOCS), "-c", crawl.config, "--json")
+    assert "blocked" in fetched.stdout, fetched.stderr
     there = Crawl.of(tmp_path, keys | {"frontier": in_database(dsn)}, output=tmp_path / "there").run()
     assert (there.code, "name its directory in output.directory" in there.stderr) == (65, True), there.stderr
     emptied = Crawl.of(tmp_path, keys | {"frontier": in_database(other)}).run()
