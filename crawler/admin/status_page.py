@@ -259,7 +259,10 @@ class WebServer:
         url = request.query.get("url", "")
         if not url or len(url) > MAX_URL_LENGTH:
             raise web.HTTPBadRequest(text=f"/api/why?url=…, of at most {MAX_URL_LENGTH} characters\n")
-        return _json(orjson.dumps(await self._crawl.why(url)))
+        try:
+            return _json(orjson.dumps(await self._crawl.why(url)))
+        except FileNotFoundError as error:  # the crawl has no file to look into
+            raise web.HTTPNotFound(text=f"{error.strerror}\n") from None
 
     async def _metrics(self, _: web.Request) -> web.StreamResponse:
         return web.Response(body=self._crawl.metrics().encode(), headers={"Content-Type": metrics.CONTENT_TYPE})

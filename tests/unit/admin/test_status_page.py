@@ -1,6 +1,7 @@
 """The status page's server: over real sockets, for one client, for a hundred, and for those that do not read."""
 
 import asyncio
+import errno
 import json
 import logging
 import re
@@ -124,6 +125,18 @@ async def test_health_and_readiness_are_two_things() -> None:
         watched.stalled, watched.ready = "", False
         assert (await ask(port, "/healthz"))[0] == 200
         assert (await ask(port, "/readyz"))[0] == 503
+
+
+async def test_a_store_that_explains_no_url_is_named() -> None:
+    """One in PostgreSQL, which only `crawler why` reads."""
+
+    class WithoutFile(StubCrawl):
+        async def why(self, url: str) -> Mapping[str, Any]:
+            raise FileNotFoundError(errno.ENOENT, "the store is elsewhere", url)
+
+    async with serving(WithoutFile()) as (_, port):
+        status, _, body = await ask(port, "/api/why?url=https://a.test/")
+        assert (status, body.strip()) == (404, "the store is elsewhere")
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
