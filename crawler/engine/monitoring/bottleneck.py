@@ -123,7 +123,9 @@ class Conditions:
     up, `contacts` hosts that never responded and wait for a first request. `hosts_with_work` counts hosts with
     URLs that neither a limit nor a block holds back; `hosts_delayed` counts those of them that have a delay and do not
     back off. Of these, `hosts_adaptive` have a longer delay since they respond slowly, at most `adaptive_s`, and
-    `hosts_crawl_delay` by Crawl-delay, at most `crawl_delay_s`. `next_s` is the time until one of them may be
+    `hosts_crawl_delay` by Crawl-delay, at most `crawl_delay_s`. `keys_at_addresses` counts the politeness keys that
+    wait for one of `addresses` IP addresses. `places` is `engine.active_hosts` if so many hosts are in memory while
+    others may be requested, else 0. `next_s` is the time until one of them may be
     requested: 0 if it only waits for its delay, infinity if none has work. `is_quiet`: nothing is in flight, being
     stored or being read from the store.
     """
@@ -151,6 +153,9 @@ class Conditions:
     adaptive_s: float = 0.0
     hosts_crawl_delay: int = 0
     crawl_delay_s: float = 0.0
+    keys_at_addresses: int = 0
+    addresses: int = 0
+    places: int = 0
     next_s: float = NEVER
     backlog: Sequence[Backlog] = ()
     waiting: int = 0
@@ -240,7 +245,10 @@ def _network(c: Conditions) -> Iterator[str]:
 def _delays(c: Conditions) -> str:
     """What sets the delays of the hosts with work."""
     set_by = []
-    if c.hosts_adaptive + c.hosts_crawl_delay < max(1, c.hosts_delayed):
+    if c.keys_at_addresses:
+        where = "an IP address" if c.addresses == 1 else f"{count(c.addresses)} IP addresses"
+        set_by.append(f"politeness.address_delay ({count(c.keys_at_addresses, 'politeness key')} waiting for {where})")
+    if c.hosts_adaptive + c.hosts_crawl_delay + c.keys_at_addresses < max(1, c.hosts_delayed):
         set_by.append("politeness.delay")
     for hosts, key, delay_s, why in (
         (c.hosts_crawl_delay, "the Crawl-delay of robots.txt", c.crawl_delay_s, ""),
@@ -250,6 +258,8 @@ def _delays(c: Conditions) -> str:
             of = "" if hosts == c.hosts_delayed else f" of {count(hosts, 'host')}"
             at_most = "up to " if hosts > 1 else ""
             set_by.append(f"{key}{of} ({at_most}{duration(delay_s)}{why})")
+    if c.places:
+        set_by.append(f"engine.active_hosts ({count(c.places)} hosts in memory, others are ready)")
     return " and ".join(set_by)
 
 

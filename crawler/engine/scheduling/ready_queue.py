@@ -111,6 +111,12 @@ class ReadyQueue:
         """When the first entry is due, valid or not; NEVER if there is none."""
         return min((heap[0][0] for heap in (self._heap, self._ahead) if heap), default=NEVER)
 
+    @property
+    def keys_at_addresses(self) -> tuple[int, int]:
+        """Numbers of keys that wait for IP addresses, and of those addresses."""
+        waiting = [len(queue.keys) for queue in self._wait_queues.values() if queue.keys]
+        return sum(waiting), len(waiting)
+
     # -- leases
 
     def lease_issued(self, key: PolitenessKey, lease_id: int, address: str | None) -> None:

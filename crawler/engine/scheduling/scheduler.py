@@ -501,6 +501,11 @@ class Scheduler:
             self.host_table.hosts[lease.host_id].has_work for lease in self.leases_out.values()
         )
 
+    @property
+    def keys_at_addresses(self) -> tuple[int, int]:
+        """Numbers of politeness keys that wait for IP addresses, and of those addresses."""
+        return self._ready_queue.keys_at_addresses
+
     def oldest_ready_s(self) -> float:
         """For how many seconds the first key in the ready queue has been due; next to 0 while workers are free."""
         first = self._ready_queue.first_mono

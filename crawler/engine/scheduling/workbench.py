@@ -187,6 +187,12 @@ class Workbench:
         return self._far_mono if len(self._host_table.hosts) >= self._active_hosts else 0.0
 
     @property
+    def places_missing(self) -> int:
+        """`active_hosts` if no other host may enter memory, and one that is not in it may be requested now; else 0."""
+        is_full = len(self._host_table.hosts) >= self._active_hosts and self.next_mono <= self._clock.mono()
+        return self._active_hosts if is_full else 0
+
+    @property
     def is_over_bound(self) -> bool:
         """Whether more hosts are in memory than should be, since operations needed them."""
         return len(self._host_table.hosts) > self._active_hosts + AT_ONCE

@@ -38,6 +38,12 @@ def asking(requests: int, in_flight: int | None = None) -> dict[str, Any]:
         (RESTING, "crawling", "politeness",
          "politeness: 1 host with work, all backing off; the next request in 1 min: "
          "4 URLs of h.test backing off after reset"),
+        (POLITE | {"keys_at_addresses": 3, "addresses": 1}, "crawling", "politeness",
+         "politeness: 3 hosts with work, limited by politeness.address_delay (3 politeness keys waiting for an IP "
+         "address)"),
+        (POLITE | {"keys_at_addresses": 2, "addresses": 2, "places": 60}, "crawling", "politeness",
+         "politeness: 3 hosts with work, limited by politeness.address_delay (2 politeness keys waiting for 2 IP "
+         "addresses) and politeness.delay and engine.active_hosts (60 hosts in memory, others are ready)"),
         (POLITE | asking(2), "crawling", "network", "the network: 2 requests in flight, the oldest for 400 ms"),
         (POLITE | BUSY, "crawling", "cpu", "the processor: 97 % of one core is in use"),
         (POLITE | {"is_limited_by_bandwidth": True, "bytes_per_s": 4_000.0}, "crawling", "bandwidth",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
+import pytest
 from rich.console import Console
 
 from crawler.admin.metrics import exposition
@@ -87,6 +88,31 @@ def test_the_key_that_makes_the_delay_is_named() -> None:
             "politeness: 1 host with work, limited by politeness.adaptive (2 s: slow responses make the delay longer)"
             in sentences
         )
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("address_delay_s", "addresses", "named"),
+    [
+        (0.5, 1, "limited by politeness.address_delay (1"),
+        (0.0, 60, "engine.active_hosts (20 hosts in memory, others are ready)"),
+    ],
+)
+def test_what_many_hosts_wait_for_is_named(address_delay_s: float, addresses: int, named: str) -> None:
+    """An IP address that they share, or the bound of hosts in memory if others are ready in the store."""
+
+    async def main() -> None:
+        politeness = PolitenessOptions(delay_s=1.0, address_delay_s=address_delay_s, adaptive=False)
+        engine = Harness(
+            *(f"https://h{n}.test/" for n in range(60)),
+            politeness=politeness,
+            engine=replace(DAEMON, active_hosts=20),
+            frontier=QuickFrontier(),
+        )
+        engine.web.addresses = {f"h{n}.test": f"192.0.2.{n % addresses}" for n in range(60)}
+        sentences = {status.sentence for status in await watched(engine, engine.monitor, *range(3, 9))}
+        assert any(named in sentence for sentence in sentences), sentences
 
     run(main())
 
