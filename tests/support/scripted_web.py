@@ -112,7 +112,8 @@ class Web:
     """A scripted fetcher. `pages` maps a URL to its result, or to several (each once, then the last for ever);
     `other` gives the result of any other URL. `addresses` maps a host to its address. A request takes `dial_s` before
     it enters the rate limit of its address, and `takes_s` after it. `resolver`: how names are looked up; None: they are
-    known. `waited_s` is the time that each request waited for it. `pool` lends connections; None: there are none.
+    known. `waited_s` is the time that each request waited for it. `pool` lends connections; None: there are none. Hosts
+    in `refused` refuse connections.
     """
 
     clock: LoopClock
@@ -128,6 +129,7 @@ class Web:
     in_flight: int = 0
     resolver: CachingResolver | None = None
     pool: Pool | None = None
+    refused: set[str] = field(default_factory=set)
     knows_addresses: bool = True  # whether the address of a host is known before there is a connection
     is_wanted: Callable[[Origin], bool] = lambda origin: False  # for `pool`
     waited_s: list[tuple[str, float]] = field(default_factory=list)
@@ -150,6 +152,10 @@ class Web:
         dial_s = self.dial_s(origin)
         if dial_s:
             await asyncio.sleep(dial_s)
+        if origin.host in self.refused:
+            result, mono = failed(ErrorType.CONNECT_REFUSED), self.clock.mono()
+            self.requests.append(SentRequest(task.url, origin, task, address, called, mono, mono, result))
+            return result
         async with self._connection(origin) as connection:
             return await self._exchange(origin, task, address, called, connection)
 

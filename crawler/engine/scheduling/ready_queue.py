@@ -51,6 +51,7 @@ class ReadyQueue:
         self._wait_queues: dict[str, AddressQueue] = {}  # by address
         self._lease_addresses: dict[int, str] = {}  # by lease id; empty if addresses have a delay
         self._lease_counts: Counter[str] = Counter()  # number of leases by address
+        self._lease_reservations: dict[int, tuple[AddressQueue, float]] = {}  # by lease id, with its end (monotonic)
 
     def schedule(self, due: PolitenessKey | AddressQueue, when_mono: float) -> None:
         """Schedule a key or wait queue for `when_mono`, unless it is scheduled earlier. NEVER adds no entry."""
@@ -120,7 +121,11 @@ class ReadyQueue:
     # -- leases
 
     def lease_issued(self, key: PolitenessKey, lease_id: int, address: str | None) -> None:
-        """End the key's reservation. If addresses have no delay and `address` is known, count the lease there."""
+        """End the key's reservation. If addresses have no delay and `address` is known, count the lease there; if they
+        have one, the address stays reserved for a while.
+        """
+        if key.reservation is not None and self.address_limiter.has_delay:
+            self._lease_reservations[lease_id] = key.reservation, key.reservation.reserved_until_mono
         self._clear_reservation(key)
         key.in_succession = key.in_succession + 1 if key.goes_ahead else 1
         if address is not None and not self.address_limiter.has_delay:
@@ -134,6 +139,9 @@ class ReadyQueue:
         key.goes_ahead = key.delay_s > 0 and key.in_succession < QUANTUM and self._has_connection(key)
         if key.goes_ahead:
             key.scheduled_mono = None  # an entry among the others, made during the lease
+        reserved = self._lease_reservations.pop(lease_id, None)
+        if reserved is not None and reserved[0].reserved_until_mono == reserved[1]:  # no request was sent
+            self._shorten(reserved[0])
         address = self._lease_addresses.pop(lease_id, None)
         if address is None:
             return
@@ -252,6 +260,12 @@ class ReadyQueue:
             self.schedule(queue, queue.reserved_until_mono)
         else:
             queue.reserved_for.add(key)
+
+    def _shorten(self, queue: AddressQueue) -> None:
+        """Let the next key have an address after its delay, as if a request had been sent."""
+        delayed_mono = self._clock.mono() + self.address_limiter.interval_s
+        queue.reserved_until_mono = min(queue.reserved_until_mono, delayed_mono)
+        self.schedule(queue, queue.reserved_until_mono)
 
     def _wait_queue_of(self, address: str) -> AddressQueue:
         queue = self._wait_queues.get(address)

@@ -393,6 +393,22 @@ def test_many_hosts_on_one_address_are_requested_one_after_the_other_without_a_g
     run(main())
 
 
+def test_hosts_that_refuse_connections_keep_their_address_for_its_delay_only() -> None:
+    """As if a request had been sent, and the others of that address go on."""
+
+    async def main() -> None:
+        hosts = [f"dead{n}.test" for n in range(20)]
+        politeness = replace(POLITE, address_delay_s=0.25)
+        engine = Harness(*(f"https://{host}/" for host in hosts), "https://live.test/", politeness=politeness)
+        engine.web.refused = set(hosts)
+        await engine.run()
+        first = {one.origin.host: one.called for one in reversed(engine.web.requests)}
+        assert len(first) == 21
+        assert 20 * 0.25 <= max(first.values()) - min(first.values()) < 21 * 0.3
+
+    run(main())
+
+
 def test_a_closed_address_delays_no_other() -> None:
     """It is not looked at in a loop either: during a request of ten minutes once a second at most."""
 
