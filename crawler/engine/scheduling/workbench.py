@@ -330,6 +330,9 @@ class Workbench:
         except FrontierFull:
             table.give_back(backoffs, slow_responses)
             raise
+        for key_id, (_, more_at) in entered.more.items():  # as it was before hosts left
+            if (known := table.keys_by_id.get(key_id)) is not None:
+                known.more_mono = NEVER if more_at is None else table.mono_of(more_at)
         for host, state in zip(leaving, readiness, strict=True):
             self._remove(host)
             if state.ready_at < UNTIL_EVENT and (host.queued or host.has_suspects):
@@ -376,9 +379,8 @@ class Workbench:
             key = self._host_table.enter(row)
             self._admit(row.hosts)
             self._lease_selection.schedule_key(key)
-        for key_id, (rows, more_at) in entered.more.items():
+        for key_id, (rows, _) in entered.more.items():
             if (known := self._host_table.keys_by_id.get(key_id)) is not None:
-                known.more_mono = NEVER if more_at is None else self._host_table.mono_of(more_at)
                 self._admit(rows)
                 self._lease_selection.schedule_key(known)
         self._admit(entered.hosts)

@@ -307,6 +307,27 @@ def test_counts_that_come_before_the_result_of_a_transaction_hold_after_it() -> 
     run(main())
 
 
+def test_a_host_that_leaves_while_others_of_its_key_are_read_is_not_forgotten() -> None:
+    """What the store then tells of the key is as it was before the host left."""
+
+    async def main(frontier: Frontier) -> None:
+        seeds = ["https://h0.d.test/", "https://h1.d.test/"]
+        engine = with_pages(Harness(*seeds, scope=ALL, engine=options(1), frontier=frontier))
+        await engine.open()
+        await engine.scheduler.start()
+        host, workbench = engine.host("h0.d.test"), engine.scheduler.workbench
+        host.politeness = host.politeness.backed_off(engine.clock.mono() + 600.0, "reset")
+        workbench.is_short(host.key)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(workbench, "_choose", lambda number: [host])
+            await workbench.exchange()
+        assert host.id not in engine.host_table.hosts
+        assert host.key.more_mono == pytest.approx(engine.clock.mono() + 600.0, abs=1.0)
+        await engine.close()
+
+    on_sqlite(main)
+
+
 def test_entries_of_keys_that_left_do_not_stay_in_the_ready_queue() -> None:
     """Their times may be a day away."""
 
