@@ -98,9 +98,8 @@ class PostgresFrontier:
         password: str | None = None,
         politeness_key: str | None = None,
         lock: Lock | None = None,
-        agent: str = AGENT,
     ) -> None:
-        self.connection = PostgresConnection(dsn, agent, password=password)
+        self.connection = PostgresConnection(dsn, AGENT, password=password)
         self._lock = lock
         self._politeness_key = politeness_key
         self.writer = PostgresWriter(self.connection)

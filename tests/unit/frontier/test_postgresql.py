@@ -22,10 +22,11 @@ from crawler.frontier.base import (
     FrontierUnreachable,
     FrontierVersion,
     Leaving,
+    Recovered,
     UrlSelection,
     Wanted,
 )
-from crawler.frontier.postgresql.connection import address_of
+from crawler.frontier.postgresql.connection import MIGRATIONS, address_of
 from crawler.frontier.postgresql.store import PostgresFrontier
 from tests.support.frontiers import NOW, batch, found, links, visit
 from tests.support.postgresql import CuttingProxy, Server, cleared_database, new_database, shared_server
@@ -134,12 +135,17 @@ async def test_a_database_of_another_program_is_refused() -> None:
 
 
 async def test_two_that_come_at_once_make_one_schema() -> None:
-    """The second waits for the first, and one of them owns it."""
+    """One of them waits for the other's tables, and one owns the database."""
     dsn = new_database()
-    frontiers = [PostgresFrontier(dsn, agent=name) for name in ("one", "two")]
-    await asyncio.gather(*(one.open() for one in frontiers))
+    frontiers = [PostgresFrontier(dsn) for _ in range(2)]
+    opened = await asyncio.gather(*(one.open() for one in frontiers), return_exceptions=True)
+    are_open = [one.connection.is_open for one in frontiers]
     for one in frontiers:
         await one.close(clean=True)
+    assert sorted(are_open) == [False, True]
+    assert [type(one) for one in opened if not isinstance(one, Recovered)] == [FrontierLocked]
+    versions = shared_server().execute("SELECT number FROM crawler_version", name_of(dsn))
+    assert [row[0] for row in versions] == [len(MIGRATIONS)]
 
 
 @pytest.mark.parametrize(
