@@ -1,4 +1,6 @@
-"""Options of the decisions in `core`, and the rules that run.json records. Times in seconds, None: no limit."""
+"""Options of the decisions in `core`, the rules that run.json records, and the set of names in these. Times in seconds,
+None: no limit.
+"""
 
 import sys
 from array import array

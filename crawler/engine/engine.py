@@ -107,8 +107,8 @@ class CrawlClient(Fetches, Protocol):
 
 
 class MakesClient(Protocol):
-    """Makes the client, which enters `address_limiter` before each request, checks `permits`, obeys `bandwidth`, and
-    rather closes idle connections to other origins than those of which `is_wanted` is true.
+    """Makes the client, which enters `address_limiter` before each request, checks `permits` and obeys `bandwidth`. For
+    a new connection it closes idle ones of which `is_wanted` is false before others.
     """
 
     def __call__(
@@ -507,7 +507,8 @@ class Engine:
         for file in {*options.seed_files}.symmetric_difference(self.options.seed_files):
             with suppress(OSError):  # its hosts that are in the store are compared below
                 for host in (one.origin.host for one in _parsed(file.read())):
-                    known |= {host} if new.has_host(host) != old.has_host(host) else set()
+                    if new.has_host(host) != old.has_host(host):
+                        known.add(host)
                     if self.clock.mono() >= end_mono:
                         break
         while rows := await self.frontier.host_rows(after=after, limit=_ROWS_AT_ONCE):

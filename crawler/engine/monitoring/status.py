@@ -289,6 +289,7 @@ class Monitor:
         crawl, scheduler, now_at = self._crawl, self._scheduler, self._clock.now()
         ages_s = [one.age_s for one in in_flight if one.stage in ("connect", "first_byte", "body")]
         due_at = scheduler.due_urls.next_at
+        keys_at_addresses, addresses = scheduler.keys_at_addresses
         return Conditions(
             is_draining=crawl.is_draining,
             is_held=crawl.is_held,
@@ -313,8 +314,8 @@ class Monitor:
             adaptive_s=max(hosts.adaptive, default=0.0),
             hosts_crawl_delay=len(hosts.crawl_delays),
             crawl_delay_s=max(hosts.crawl_delays, default=0.0),
-            keys_at_addresses=scheduler.keys_at_addresses[0],
-            addresses=scheduler.keys_at_addresses[1],
+            keys_at_addresses=keys_at_addresses,
+            addresses=addresses,
             places=scheduler.workbench.places_missing,
             next_s=max(0.0, hosts.next_mono - now),
             backlog=hosts.backlog,
