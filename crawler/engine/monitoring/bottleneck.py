@@ -125,8 +125,9 @@ class Conditions:
     back off. Of these, `hosts_adaptive` have a longer delay since they respond slowly, at most `adaptive_s`, and
     `hosts_crawl_delay` by Crawl-delay, at most `crawl_delay_s`. `keys_at_addresses` counts the politeness keys that
     wait for one of `addresses` IP addresses. `places` is `engine.active_hosts` if so many hosts are in memory while
-    others may be requested, else 0. `next_s` is the time until a host with work may be requested: 0 if it only waits for
-    its delay, infinity if none has work. `is_quiet`: nothing is in flight, being stored or being read from the store.
+    others may be requested, else 0. `next_s` is the time until a host with work may be requested: 0 if it only waits
+    for its delay, infinity if none has work. `is_quiet`: nothing is in flight, being stored or being read from the
+    store.
     """
 
     is_draining: bool = False
