@@ -109,6 +109,9 @@ def not_written(problems: Iterable[str], *, unstored: int = 0, gone: Sequence[Pa
     return Exit.IO
 
 
+_EXTRAS: Final = {"asyncpg": "postgresql"}  # libraries that only some commands need, by the extra that has them
+
+
 def exit_for(error: BaseException) -> int | None:
     """Print an expected failure and return its exit code; None for a bug."""
     # Imported here: a command that fails early must not pay for all packages.
@@ -123,6 +126,9 @@ def exit_for(error: BaseException) -> int | None:
         return Exit.USAGE
     if isinstance(error, BrokenPipeError | ReaderGone):
         return Exit.OK  # the reader of our output needs no more
+    if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get(error.name or "")) is not None:
+        say(f"the library {error.name} is not installed: pip install 'crawlerd[{extra}]'")
+        return Exit.CONFIGURATION
     found = _code_of_crawl_error(error)
     if found is not None:
         return found

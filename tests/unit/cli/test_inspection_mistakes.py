@@ -1,6 +1,7 @@
 """Mistakes of those who look at a crawl: each gets clear words and the documented exit code."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,18 @@ def test_a_store_of_an_older_version_is_read_as_it_is(tmp_path: Path, capsys: py
     told = json.loads(capsys.readouterr().out)
     assert told["seeds_not_reached"]["seeds"] == [{"url": "https://a.test/", "state": "queued", "why": "not tried yet"}]
     assert (tmp_path / "frontier.db").read_bytes() == before
+
+
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store in PostgreSQL needs one that the crawl does not."""
+    for name in [
+        one for one in sys.modules if one.startswith(("crawler.frontier.postgresql", "crawler.frontier.copying"))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    assert main(["frontier", "copy", str(tmp_path), "postgresql://me@/crawl"], standalone_mode=False) == 78
+    assert capsys.readouterr().err == (
+        "crawler: the library asyncpg is not installed: pip install 'crawlerd[postgresql]'\n"
+    )
