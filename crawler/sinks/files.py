@@ -1,4 +1,4 @@
-"""The files of a sink: append, sync, roll over and rename. `recovery` repairs them after a crash.
+"""The files of a sink: append, sync, roll over and rename. `SinkRecovery` repairs them after a crash.
 
 A sink derives from `SinkFiles` and adds `write`. A file name ends in `.open` until the store has committed the file as
 complete, so a file without `.open` is finished and may be moved away.
@@ -18,8 +18,7 @@ from crawler.core.enums import FileLoss, SinkFileState
 from crawler.core.formatting import utc_second
 from crawler.core.models import SinkFile
 from crawler.sinks.base import LostFile, SinkRecovered
-from crawler.sinks.disk import Disk, Naming
-from crawler.sinks.recovery import UNFINISHED, SinkRecovery, rename_to_orphan
+from crawler.sinks.disk import UNFINISHED, Disk, Naming, SinkRecovery, rename_to_orphan
 
 FLUSH_BYTES = 1 << 20  # buffered bytes that are written early: bounds a batch of large bodies
 
