@@ -25,9 +25,9 @@ from crawler.core.scope import Scope, name_in_scope
 from crawler.core.url import UrlError, parse_seed
 from crawler.daemon import Notifier, is_journal_stream
 from crawler.engine.engine import Engine, SystemClock
+from crawler.engine.monitoring.counters import SAMPLE_S
 from crawler.engine.monitoring.ending import Ending, round_fields, summarise
 from crawler.engine.monitoring.event_log import EventLog, RecentError
-from crawler.engine.monitoring.rates import SAMPLE_S
 from crawler.engine.monitoring.status import Status
 from crawler.engine.rounds import begin_round
 from crawler.fetch.http_client import HttpClient

@@ -9,8 +9,8 @@ from crawler.admin.attention import attention
 from crawler.core.enums import ErrorType, StoppedBy, TaskKind
 from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import ScopeOptions
+from crawler.engine.monitoring.counters import SAMPLE_S
 from crawler.engine.monitoring.event_log import RecentError
-from crawler.engine.monitoring.rates import SAMPLE_S
 from crawler.engine.options import EngineOptions
 from tests.support.engine import Harness
 from tests.support.scripted_web import failed, page, response

@@ -15,8 +15,7 @@ from crawler.core.formatting import timestamp
 from crawler.core.models import Origin, Round, Suspects
 from crawler.core.outcomes import UrlCounts
 from crawler.engine.monitoring.bottleneck import LIMIT, NOT_YET, Backlog, Reason, add_up, reason
-from crawler.engine.monitoring.counters import CrawlCounters
-from crawler.engine.monitoring.rates import cpu_s, peak_rss_bytes
+from crawler.engine.monitoring.counters import CrawlCounters, cpu_s, peak_rss_bytes
 from crawler.engine.monitoring.status import PARKED
 from crawler.engine.scheduling.host import Host
 from crawler.fetch.pool_statistics import HostConnections, PoolStats

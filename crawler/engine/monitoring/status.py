@@ -29,8 +29,7 @@ from crawler.engine.monitoring.bottleneck import (
     joined,
     reason,
 )
-from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
-from crawler.engine.monitoring.rates import RateMeter, Rates, peak_rss_bytes, rss_bytes
+from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters, RateMeter, Rates, peak_rss_bytes, rss_bytes
 from crawler.engine.pages.worker import Worker
 from crawler.engine.rounds import Schedule
 from crawler.engine.scheduling.host import Host, PolitenessKey

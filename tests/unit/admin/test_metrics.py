@@ -10,8 +10,7 @@ from crawler.admin.metrics import exposition
 from crawler.core.body import BytesBody
 from crawler.core.enums import Bottleneck, CloseReason, CrawlState, DenyReason, ErrorType
 from crawler.core.models import ConnectionInfo, Denied, Failed, Fetched, Head, Timings
-from crawler.engine.monitoring.counters import BOUNDS_S, Histogram, LatencyMeters, quantile_s
-from crawler.engine.monitoring.rates import Rates
+from crawler.engine.monitoring.counters import BOUNDS_S, Histogram, LatencyMeters, Rates, quantile_s
 from crawler.engine.monitoring.status import Bounded, Counts, InFlight, Status
 from crawler.fetch.pool_statistics import REQUEST_BOUNDS, PoolStats
 

@@ -12,8 +12,8 @@ from rich.console import Console, Group, RenderableType
 from crawler.app import VIEW_S
 from crawler.cli.progress import Progress, panel, summary_table
 from crawler.core.enums import Bottleneck, CrawlState
+from crawler.engine.monitoring.counters import Rates
 from crawler.engine.monitoring.event_log import RecentError
-from crawler.engine.monitoring.rates import Rates
 from crawler.engine.monitoring.status import Counts, InFlight, Status
 from tests.support.log_lines import problems_of_event
 from tests.support.scripted_web import NO_CONNECTIONS

@@ -18,8 +18,7 @@ from crawler.cli.status import lines
 from crawler.core.enums import CrawlState, StoppedBy, TaskKind
 from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
-from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
-from crawler.engine.monitoring.rates import POINT_S, SAMPLE_S, RateMeter
+from crawler.engine.monitoring.counters import POINT_S, SAMPLE_S, CrawlCounters, LatencyMeters, RateMeter
 from crawler.engine.monitoring.status import Monitor, Status
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Batch, BlockedHost, Receipt
