@@ -12,8 +12,7 @@ from crawler.core.formatting import count, duration, timestamp
 from crawler.core.models import Denied, Failed, Fetched, Redirected, Timings
 from crawler.core.outcomes import outcome_label
 from crawler.fetch.http1.message import BodyEnd, body_framing, hop_fields, is_persistent
-from crawler.trace.dial_observer import Dial
-from crawler.trace.tracer import Trace
+from crawler.trace.tracer import Dial, Trace
 
 
 def facts(trace: Trace) -> dict[str, Any]:
