@@ -102,12 +102,11 @@ class Service:
         """Listen. Raises SocketTaken, OSError."""
         listen = self.reloader.settings.admin.listen
         if listen is not None:
-            from crawler.admin.status_page import WebServer  # aiohttp takes a fifth of a second to import
+            # aiohttp takes a fifth of a second to import
+            from crawler.admin.status_page import PageActions, WebServer
 
             actions = None
             if self._token_file is not None:
-                from crawler.admin.page_actions import PageActions
-
                 actions = PageActions(self._token_file, self._commands, self._on_action)
             self._web = WebServer(listen, self, self._engine.clock, actions)
             await self._web.open()

@@ -11,8 +11,7 @@ import pytest
 
 from crawler.admin import status_page
 from crawler.admin.control_server import Command
-from crawler.admin.page_actions import ACTIONS, PageActions
-from crawler.admin.status_page import WebServer
+from crawler.admin.status_page import ACTIONS, PageActions, WebServer
 from crawler.core.enums import OutcomeLabel
 from crawler.engine.engine import SystemClock
 from tests.support.browser import CHROMIUM, Page, axe_core, browser, contrast

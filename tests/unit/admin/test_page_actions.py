@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from crawler.admin.page_actions import ACTIONS, PageActions
-from crawler.admin.status_page import WebServer
+from crawler.admin.status_page import ACTIONS, PageActions, WebServer
 from crawler.admin.unix_socket import CommandRefused
 from crawler.engine.engine import SystemClock
 from tests.support.sockets import free_port
@@ -117,7 +116,7 @@ async def test_a_flood_of_refused_requests_is_a_line_for_each_reason(
         assert acted.logged[-1] == ("pause", {}, None)
     after = [refusal for _, _, refusal in acted.logged[3:]]
     assert after == [f"{refusal} (29 other requests within 1 min)" for _, _, refusal in acted.logged[:2]]
-    monkeypatch.setattr("crawler.admin.page_actions.REFUSALS_S", 0.0)
+    monkeypatch.setattr("crawler.admin.status_page.REFUSALS_S", 0.0)
     acted.logged.clear()
     async with acting(tmp_path) as acted:
         for _ in range(3):
