@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from crawler import __version__, daemon
 from crawler.admin.attention import attention
 from crawler.admin.commands import QUIET, Commands, brief
-from crawler.admin.control_server import Arguments, Caller, ControlServer
+from crawler.admin.control_socket import Arguments, Caller, ControlServer
 from crawler.admin.metrics import exposition
 from crawler.admin.unix_socket import CommandRefused
 from crawler.core.enums import Exit

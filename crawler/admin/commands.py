@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from typing import Any, Final, Protocol
 
-from crawler.admin.control_server import Arguments, Command
+from crawler.admin.control_socket import Arguments, Command
 from crawler.admin.unix_socket import CommandRefused
 from crawler.core.enums import Exit, StoppedBy
 from crawler.core.formatting import count, value_text

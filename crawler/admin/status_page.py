@@ -30,7 +30,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from crawler.admin import metrics, unix_socket
-from crawler.admin.control_server import Arguments, Command
+from crawler.admin.control_socket import Arguments, Command
 from crawler.admin.unix_socket import CommandRefused
 from crawler.core.clock import Clock
 from crawler.core.enums import HostState

@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from crawler.admin.control_client import Control, Unreachable
+from crawler.admin.control_socket import Control, Unreachable
 from crawler.cli.output import say
 from crawler.core.formatting import count, shortened
 from crawler.core.options import Rules

@@ -138,7 +138,7 @@ def exit_for(error: BaseException) -> int | None:
 
 
 def _code_of_crawl_error(error: BaseException) -> int | None:
-    from crawler.admin.control_client import NotAllowed, Unreachable
+    from crawler.admin.control_socket import NotAllowed, Unreachable
     from crawler.admin.unix_socket import CommandRefused, Malformed, SocketTaken
     from crawler.daemon import EndedAtOnce
     from crawler.fetch.http1.message import LocalProtocolError

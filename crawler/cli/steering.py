@@ -10,7 +10,7 @@ from typing import Any
 import click
 import orjson
 
-from crawler.admin.control_client import Control, Unreachable
+from crawler.admin.control_socket import Control, Unreachable
 from crawler.cli.crawl_options import connect_to_daemon, crawl_options, default_crawl, find_crawl
 from crawler.cli.output import Pen, is_terminal, say, table, write_data
 from crawler.cli.store_commands import with_store

@@ -21,7 +21,7 @@ from typing import Any, Final, TextIO, TypeVar
 import click
 import orjson
 
-from crawler.admin.control_client import Control
+from crawler.admin.control_socket import Control
 from crawler.cli.crawl_options import FoundCrawl, by_run_file, crawl_options, find_crawl, refuse_file_names
 from crawler.cli.output import print_message, say, write_lines
 from crawler.core.enums import DenyReason, Exit, UrlState

@@ -18,7 +18,7 @@ from typing import Any, Final
 import click
 import orjson
 
-from crawler.admin.control_client import Control, Unreachable
+from crawler.admin.control_socket import Control, Unreachable
 from crawler.cli.crawl_options import connect_to_daemon, crawl_options, default_crawl, find_crawl
 from crawler.cli.output import is_terminal, write_lines
 from crawler.cli.status import LABEL_WIDTH, attention_lines, figures, warning_text

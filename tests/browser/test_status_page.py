@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crawler.admin import status_page
-from crawler.admin.control_server import Command
+from crawler.admin.control_socket import Command
 from crawler.admin.status_page import ACTIONS, PageActions, WebServer
 from crawler.core.enums import OutcomeLabel
 from crawler.engine.engine import SystemClock

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.admin.control_client import Control
+from crawler.admin.control_socket import Control
 from tests.support.commands import Crawl, ended, run, running
 from tests.support.nginx import Nginx
 from tests.support.site_crawls import OTHER, sections, wait_until

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crawler.admin.control_client import Control
+from crawler.admin.control_socket import Control
 from tests.support.commands import Crawl, Ran, ended, run, running
 from tests.support.nginx import Nginx
 from tests.support.raw_servers import closed_port

@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from crawler.admin import control_server, unix_socket
-from crawler.admin.control_client import Control, NotAllowed, Unreachable
-from crawler.admin.control_server import Arguments, Caller, ControlServer
+from crawler.admin import control_socket, unix_socket
+from crawler.admin.control_socket import Arguments, Caller, Control, ControlServer, NotAllowed, Unreachable
 from crawler.admin.unix_socket import CommandRefused, Malformed
 
 
@@ -138,7 +137,7 @@ async def test_half_a_line_is_no_request(folder: Path) -> None:
 async def test_silent_clients_make_room_for_others(folder: Path) -> None:
     """With MAX_CLIENTS idle ones, the one that is idle longest is disconnected for a new one."""
     async with serving(folder / "c"):
-        silent = [await asyncio.open_unix_connection(str(folder / "c")) for _ in range(control_server.MAX_CLIENTS + 3)]
+        silent = [await asyncio.open_unix_connection(str(folder / "c")) for _ in range(control_socket.MAX_CLIENTS + 3)]
         assert len(await raw(folder / "c", b'{"command": "echo"}\n')) == 1
         assert await silent[0][0].read() == b""
         for _, writer in silent:
@@ -147,7 +146,7 @@ async def test_silent_clients_make_room_for_others(folder: Path) -> None:
 
 async def test_a_client_that_does_not_read_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answer is dropped after a while; others are served meanwhile."""
-    monkeypatch.setattr(control_server, "RESPONSE_S", 0.05)
+    monkeypatch.setattr(control_socket, "RESPONSE_S", 0.05)
 
     async def large(_: Arguments) -> object:
         return "x" * 8_000_000
@@ -235,7 +234,7 @@ def test_a_socket_of_somebody_else_is_named(folder: Path) -> None:
     """Who owns it and which group may use it."""
     folder.chmod(0o755)
     code = (
-        "import os, sys; from pathlib import Path; from crawler.admin.control_client import Control, NotAllowed\n"
+        "import os, sys; from pathlib import Path; from crawler.admin.control_socket import Control, NotAllowed\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "try: Control(Path(sys.argv[1]))\n"
         "except NotAllowed as error: print(error)"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from crawler.admin.control_client import Unreachable
+from crawler.admin.control_socket import Unreachable
 from crawler.cli.output import ReaderGone
 from crawler.cli.top import _piped, _StatusPoller, frame, sparkline
 from crawler.inspection.explain.hosts import HostView
