@@ -65,7 +65,7 @@ GROUPS: Final = {
         ),
         "top": Entry("crawler.cli.top", "Watch the running crawl.", ("crawler top --interval 5",)),
         "hosts": Entry(
-            "crawler.cli.hosts",
+            "crawler.cli.explain:hosts_command",
             "List the hosts of a crawl.",
             (
                 "crawler hosts --state backoff --sort errors",
@@ -73,7 +73,7 @@ GROUPS: Final = {
             ),
         ),
         "why": Entry(
-            "crawler.cli.why",
+            "crawler.cli.explain:why_command",
             "Explain why URL was fetched or not, or what would happen to it.",
             ("crawler why https://example.org/private/x",),
         ),

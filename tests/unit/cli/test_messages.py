@@ -147,7 +147,7 @@ def test_hosts_in_a_pipe_are_separated_by_tabs(
         name: value for name, value in values.items() if name != "until"
     }
     assert (values["host"], values["state"], values["until"], values["queued"]) == ("e.org", "new", "", "1")
-    monkeypatch.setattr("crawler.cli.hosts.is_terminal", lambda: True)
+    monkeypatch.setattr("crawler.cli.explain.is_terminal", lambda: True)
     assert _run(capfd, "hosts", "--output", tmp_path)[1].startswith("HOST   STATE")
 
 

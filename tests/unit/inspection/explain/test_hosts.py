@@ -5,7 +5,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from crawler.cli import hosts as command
+from crawler.cli import explain as command
 from crawler.cli import main
 from crawler.core.enums import TaskKind
 from crawler.core.models import Backoff, HostReadiness, RobotsRecord, SlowResponse, Task
