@@ -16,7 +16,7 @@ from crawler.core.url import parse_seed
 from crawler.engine.options import SeedFile
 from crawler.fetch.options import Secrets
 from crawler.settings.checks import findings
-from crawler.settings.configuration_errors import ConfigurationError, Problem, in_order
+from crawler.settings.configuration_errors import ConfigurationError, KeyPath, Problem, in_order
 from crawler.settings.schema import OVERRIDE, SECTIONS, SEED, TABLES, ConfigurationKey, keys, table_keys
 from crawler.settings.secrets import CREDENTIALS_DIRECTORY, credentials_file, read_secrets
 from crawler.settings.sections import OverrideSection, Section, SeedSection
@@ -31,7 +31,6 @@ from crawler.settings.sources import (
     from_overrides,
     read_toml,
 )
-from crawler.settings.toml_positions import Path as KeyPath
 from crawler.settings.value_types import refusal
 
 # Keys with the paths of a crawl, and keys by which its default directory is named.

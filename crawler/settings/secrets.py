@@ -29,9 +29,8 @@ from crawler.core import url
 from crawler.core.models import Origin
 from crawler.fetch.credentials import BadCredential, basic, bearer
 from crawler.fetch.options import Secrets
-from crawler.settings.configuration_errors import ConfigurationError, Problem, did_you_mean
+from crawler.settings.configuration_errors import ConfigurationError, KeyPath, Problem, did_you_mean
 from crawler.settings.sources import TomlFile, read_toml
-from crawler.settings.toml_positions import Path as KeyPath
 
 CREDENTIALS_DIRECTORY: Final = "CREDENTIALS_DIRECTORY"  # systemd.exec(5), LoadCredential=
 FILE_NAME: Final = "secrets.toml"

@@ -28,6 +28,8 @@ from crawler.engine.options import SeedFile
 from crawler.obs.fetch_line import redact_text
 from crawler.settings.configuration_errors import (
     ConfigurationError,
+    KeyPath,
+    Positions,
     Problem,
     did_you_mean,
     is_utf_16,
@@ -45,8 +47,6 @@ from crawler.settings.schema import (
     unknown_section,
     unknown_table_key,
 )
-from crawler.settings.toml_positions import Path as KeyPath
-from crawler.settings.toml_positions import Positions
 from crawler.settings.value_types import KeyKind
 
 ENVIRONMENT_PREFIX: Final = "CRAWLER_"

@@ -7,7 +7,7 @@ import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.settings.toml_positions import Path, Positions
+from crawler.settings.configuration_errors import KeyPath, Positions
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,9 @@ from crawler.settings.toml_positions import Path, Positions
         ("'é' = 'ü'\nb = 2", ("b",), (2, 1), (2, 5)),
     ],
 )
-def test_a_key_and_its_value_are_found(source: str, path: Path, key: tuple[int, int], value: tuple[int, int]) -> None:
+def test_a_key_and_its_value_are_found(
+    source: str, path: KeyPath, key: tuple[int, int], value: tuple[int, int]
+) -> None:
     """Line and column count from 1, in characters."""
     tomli.loads(source)
     positions = Positions(source)
@@ -146,7 +148,7 @@ def documents(draw: st.DrawFn) -> str:
     return "\n".join(lines)
 
 
-def _leaves(value: Any, path: Path = ()) -> list[tuple[Path, Any]]:
+def _leaves(value: Any, path: KeyPath = ()) -> list[tuple[KeyPath, Any]]:
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [(path, value)] * bool(path) + [leaf for part, item in inner for leaf in _leaves(item, (*path, part))]
 
