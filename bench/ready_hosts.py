@@ -8,7 +8,8 @@ The whole program with its store, output files and logs, in real time; its HTTP 
 responds to everything after 20 ms, without connections. Hosts are added to the store before. The delay is one second.
 
 `cost`: requests for each second of the process's CPU with so many hosts and with 10,000, of as many pages.
-`turns`: how long until a page of every host was requested, as a multiple of the fair time (hosts / pages a second).
+`turns`: how long until a page of every host was requested, as a multiple of the time of one page of each host (hosts /
+pages a second), and of one turn of all hosts: a host has up to QUANTUM requests in a turn, robots.txt among them.
 `shares`: hosts of one politeness key, and hosts of one address, beside 200 hosts that have their own and were found
 after them: what each of both gets.
 """
@@ -39,6 +40,7 @@ from crawler import app
 from crawler.core.enums import Source, TaskKind
 from crawler.core.models import Discovered, FetchResult, Origin, Task
 from crawler.core.url import key_of, parse_seed
+from crawler.engine.scheduling.ready_queue import QUANTUM
 from crawler.fetch.fetcher import AddressNotReady, AddressRateLimit
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.settings.loading import load
@@ -112,6 +114,9 @@ class Simulated(Web):
         self._ended_mono: dict[str, float] = {}
         self._hosts: set[str] = set()  # of which a page was requested
         self._is_warm = self._is_over = False
+
+    def first_address(self, origin: Origin) -> str | None:
+        return self._plan.address(origin.host)
 
     async def fetch(self, origin: Origin, task: Task) -> FetchResult:
         host, address, limiter = origin.host, self._plan.address(origin.host), self.address_limiter
@@ -215,8 +220,10 @@ def cost(hosts: int, pages: int, directory: Path, options: tuple[str, ...]) -> N
 
 def turns(hosts: int, pages: int, directory: Path, options: tuple[str, ...]) -> None:
     taken = run(Plan(hosts, pages, until_all=True, options=options), directory)
-    times = taken.all_after_s * taken.pages / taken.wall_s / hosts
-    print(f"a page of every host was requested after {taken.all_after_s:.0f} s: {times:.2f} times the fair time")
+    page_s = hosts / (taken.pages / taken.wall_s)
+    turn_s = hosts * min(pages + 1, QUANTUM) / taken.rate
+    print(f"a page of every host was requested after {taken.all_after_s:.0f} s: {taken.all_after_s / page_s:.2f} times "
+          f"a page of each host, {taken.all_after_s / turn_s:.2f} times a turn of each host")  # fmt: skip
 
 
 def shares(hosts: int, seconds: float, directory: Path, options: tuple[str, ...]) -> None:
