@@ -2,13 +2,16 @@
 
 import errno
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
 
 from crawler.core.enums import UrlState
+from crawler.core.models import UNTIL_EVENT
 from crawler.frontier.base import FrontierCorrupt, FrontierFull, FrontierVersion, UrlSelection
 from crawler.frontier.sqlite import database as module
 from crawler.frontier.sqlite import sql
@@ -286,6 +289,23 @@ async def test_tasks_are_read_from_the_index_in_order(path: Path) -> None:
     plan = "\n".join(row[3] for row in database.rows("EXPLAIN QUERY PLAN " + sql.TAKE, (1, "[]", 10)))
     assert "SEARCH u USING INDEX url_queued (host=?)" in plan
     assert "TEMP B-TREE" not in plan
+    database.close()
+
+
+async def test_statements_are_compiled_once(path: Path) -> None:
+    """Not anew for other values."""
+    await make_store(path, urls=10)
+    database = Database(path)
+    compiled = Counter[str]()
+
+    def note(event: dict[str, Any]) -> None:
+        compiled[event["sql"]] += event["stmt_status"]["SQLITE_STMTSTATUS_REPREPARE"]
+
+    database._connection.trace_v2(apsw.SQLITE_TRACE_PROFILE, note)
+    for host in range(1, 9):
+        database.get(sql.TAKE, (host, f"[{host}]", 4))
+        database.run(sql.WAKE_KEYS, (f"[{host}]", UNTIL_EVENT))
+    assert dict(compiled) == {sql.TAKE: 0, sql.WAKE_KEYS: 0}
     database.close()
 
 
