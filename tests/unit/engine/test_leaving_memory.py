@@ -153,7 +153,7 @@ def test_a_key_that_leaves_gets_no_request_meanwhile() -> None:
         await elapse(0.5)
         a, b = engine.host("a.test"), engine.host("b.test")
         await elapse(a.key.politeness.open_mono - engine.clock.mono() - 1e-4)
-        workbench._choose = lambda number: [a]  # type: ignore[method-assign]
+        workbench._choose = lambda number: ([a], 1)  # type: ignore[method-assign]
         workbench._active_hosts, workbench._next_mono = 2, 0.0
         exchange = frontier.exchange
 
@@ -197,7 +197,7 @@ def test_a_request_for_a_key_that_left_crowded_is_made() -> None:
         a.key.auxiliary_open_mono = float("inf")
         scheduler._ready_queue.wait_for_address(a.key, "192.0.2.1", engine.clock.mono() + 1)
         scheduler._lease_selection.drop_robots_requests(a.key)
-        workbench._choose = lambda number: [a]  # type: ignore[method-assign]
+        workbench._choose = lambda number: ([a], 1)  # type: ignore[method-assign]
         workbench._active_hosts, workbench._next_mono = 2, 0.0
         leaving = asyncio.ensure_future(workbench.exchange())
         await asyncio.sleep(0)
@@ -319,7 +319,7 @@ def test_a_host_that_leaves_while_others_of_its_key_are_read_is_not_forgotten() 
         host.politeness = host.politeness.backed_off(engine.clock.mono() + 600.0, "reset")
         workbench.is_short(host.key)
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(workbench, "_choose", lambda number: [host])
+            patched.setattr(workbench, "_choose", lambda number: ([host], 1))
             await workbench.exchange()
         assert host.id not in engine.host_table.hosts
         assert host.key.more_mono == pytest.approx(engine.clock.mono() + 600.0, abs=1.0)
