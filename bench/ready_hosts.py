@@ -213,8 +213,9 @@ def run(plan: Plan, directory: Path) -> Taken:
 
 def cost(hosts: int, pages: int, directory: Path, options: tuple[str, ...]) -> None:
     all_of_few = FEW * (pages + 1)  # with robots.txt
-    plan = Plan(FEW, pages, warm_up=all_of_few // 10, requests=all_of_few * 4 // 5, options=options)
-    few, many = run(plan, directory), run(replace(plan, hosts=hosts), directory)
+    plan = Plan(FEW, pages, requests=all_of_few * 19 // 20, options=options)
+    few = run(plan, directory)
+    many = run(replace(plan, hosts=hosts, warm_up=all_of_few), directory)  # from when all have left that entered first
     print(f"a CPU-second serves {many.per_cpu_s / few.per_cpu_s:.1%} of the requests that {FEW:,} hosts have")
 
 
