@@ -85,14 +85,15 @@ def require_store(frontier: Path, output: Path) -> None:
 
 def require_same_crawl(known: Sequence[SinkFile], output: Path) -> None:
     """Refuse a database that is not of the crawl in this output directory: one knows output files, and the other has
-    none. Raises StoreMissing, OSError.
+    none. (A file that is open may be of a run that was killed before its first commit.) Raises StoreMissing, OSError.
     """
     files = archive_files(output)
+    complete = [file for file in files if file.suffix != ".open"]
     written = [file for file in known if file.committed_bytes > 0]
-    if files and not known:
+    if complete and not known:
         raise StoreMissing(
-            f"the database is empty, but {output} holds {count(len(files), 'file')} of an earlier crawl "
-            f"({files[0].relative_to(output)}): name the database of that crawl in frontier.dsn, or move warc/ and "
+            f"the database is empty, but {output} holds {count(len(complete), 'file')} of an earlier crawl "
+            f"({complete[0].relative_to(output)}): name the database of that crawl in frontier.dsn, or move warc/ and "
             "pages/ away to begin a new crawl"
         )
     if written and not files:

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -13,17 +14,21 @@ import pytest
 
 from crawler import output_directory
 from crawler.cli.crawl_options import find_crawl
+from crawler.core.enums import SinkFileState
+from crawler.core.models import SinkFile
 from crawler.core.options import NameSet, PolitenessOptions, Rules, ScopeOptions, ScopeRule, dump_rules, load_rules
 from crawler.core.scope import Scope
 from crawler.frontier.sqlite.database import OwnerLock
 from crawler.output_directory import (
     CrawlPaths,
+    StoreMissing,
     find_paths,
     inode_of,
     link_configuration,
     lock_owner,
     other_files,
     outputs_running,
+    require_same_crawl,
     unlink_configuration,
     write_run_file,
 )
@@ -217,6 +222,31 @@ def test_a_directory_without_a_crawl_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no crawl"):
         find_paths(tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "is_refused"),
+    [
+        (None, [], False),
+        ("crawl-20261130090000-00000.warc.gz.open", [], False),  # a run that was killed before its first commit
+        ("crawl-20261130090000-00000.warc.gz.orphan", [], False),
+        ("crawl-20261130090000-00000.warc.gz", [], True),
+        ("crawl-20261130090000-00000.warc.gz", [7], False),
+        ("crawl-20261130090000-00000.warc.gz.open", [7], False),
+        (None, [0], False),
+        (None, [7], True),
+    ],
+)
+def test_a_database_that_is_not_of_the_directory_is_refused(
+    tmp_path: Path, name: str | None, known: list[int], *, is_refused: bool
+) -> None:
+    """One has output files, and the other has none."""
+    if name is not None:
+        (tmp_path / "warc").mkdir()
+        (tmp_path / "warc" / name).write_bytes(b"content")
+    files = [SinkFile("warc", "crawl-20261130090000-00000.warc.gz", SinkFileState.OPEN, length) for length in known]
+    with pytest.raises(StoreMissing) if is_refused else nullcontext():
+        require_same_crawl(files, tmp_path)
 
 
 def test_the_lock_owner_is_found_without_taking_the_lock(tmp_path: Path) -> None:
