@@ -243,6 +243,9 @@ def make_frontier(settings: Settings) -> Frontier:
             settings.frontier.dsn or "",
             password=settings.secrets.database_password,
             politeness_key=settings.politeness.key,
+            agent=settings.frontier.agent,
+            rules=settings.shared_rules(),
+            lease_s=settings.frontier.lease,
             lock=OwnerLock(path.with_name(path.name + ".lock")),
         )
     return SqliteFrontier(path, duplicates=settings.frontier.duplicates, politeness_key=settings.politeness.key)

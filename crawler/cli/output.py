@@ -142,7 +142,7 @@ def _code_of_crawl_error(error: BaseException) -> int | None:
     from crawler.admin.unix_socket import CommandRefused, Malformed, SocketTaken
     from crawler.daemon import EndedAtOnce
     from crawler.fetch.http1.message import LocalProtocolError
-    from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked, FrontierUnreachable
+    from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked, FrontierMismatch, FrontierUnreachable
     from crawler.frontier.sqlite.store_reader import StoreUnreadable
     from crawler.output_directory import OutputUnusable, StoreMissing
     from crawler.sinks.base import SinkCorrupt, SinkForeign
@@ -162,6 +162,7 @@ def _code_of_crawl_error(error: BaseException) -> int | None:
         (LocalProtocolError, Exit.CONFIGURATION),
         (FrontierLocked, Exit.WAITING),
         (FrontierFull, Exit.IO),
+        (FrontierMismatch, Exit.CONFIGURATION),
         (FrontierUnreachable, Exit.IO),
         (StoreUnreadable, Exit.PERMISSION),
         (FrontierError, Exit.STATE_CORRUPT),

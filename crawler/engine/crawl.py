@@ -5,7 +5,7 @@ the next start, a stop is correct at any instant.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -26,6 +26,7 @@ _CHECK_S: Final = 1.0  # whether the crawl has ended is checked at least this of
 # The crawl has done what it can: what is left is kept by a host, a limit or traps, and a round of it is over.
 _BY_ITSELF: Final = (StoppedBy.EMPTY, StoppedBy.TRAPS, StoppedBy.WAITING, StoppedBy.MAX_URLS)
 _IDLE_S: Final = 60.0  # a daemon that has nothing to do for so long has done a round
+_OTHERS_S: Final = 0.5  # until other agents are asked again whether they have something left to do
 _FINISH_S: Final = 5.0  # for the last commit, if draining took all of `drain_s`
 
 
@@ -54,6 +55,7 @@ class Crawl:
     """Runs until nothing is left to do within `engine.linger_s`, or until `drain`.
 
     The other parts set `quiet` when there may be nothing left to do. `background` tasks run until draining begins.
+    `is_over`: whether the crawl is over for all agents that share the store, when it is over here.
     """
 
     def __init__(
@@ -69,7 +71,9 @@ class Crawl:
         quiet: asyncio.Event,
         observer: Observer,
         background: Sequence[Callable[[], Coroutine[None, None, None]]] = (),
+        is_over: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
+        self._is_over = is_over
         self._scheduler = scheduler
         self._workers = workers
         self._committer = committer
@@ -103,7 +107,8 @@ class Crawl:
     def _is_shut(self) -> bool:
         """Whether no request may begin at all: the hours are closed, or the network is out."""
         scheduler = self._scheduler
-        return scheduler.crawl_rate_limiter.closed_s() > 0 or scheduler.host_table.outage.since_mono is not None
+        is_open = scheduler.crawl_rate_limiter.closed_s() <= 0 and scheduler.has_lease()
+        return not is_open or scheduler.host_table.outage.since_mono is not None
 
     def drain(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
         """Finish what is in flight, then end."""
@@ -184,6 +189,9 @@ class Crawl:
             if max_s is not None and self._clock.mono() - started >= max_s:
                 return StoppedBy.MAX_DURATION
             reason = self._ended()
+            if reason is not None and await self._others_go_on():
+                reason = None
+                await asyncio.sleep(_OTHERS_S)
             if reason is not None:
                 if await self._committer.check_files():  # one may have vanished since the last commit
                     return reason
@@ -196,6 +204,15 @@ class Crawl:
                 async with asyncio.timeout(left_s):
                     await self._quiet.wait()
         return self._stop
+
+    async def _others_go_on(self) -> bool:
+        """Whether other agents that share the store may still find something for this one."""
+        if self._is_over is None:
+            return False
+        try:
+            return not await self._is_over()
+        except FrontierFull:
+            return True
 
     def _has_nothing_due(self) -> bool:
         """Whether a daemon has nothing to do within _IDLE_S that is not kept by a host or a limit."""
@@ -213,6 +230,8 @@ class Crawl:
             return None
         if outage.since_mono is not None:
             return StoppedBy.WAITING if self._clock.mono() - outage.since_mono > linger_s else None
+        if not self._scheduler.has_lease():
+            return None
         if self.disk_reason:
             return StoppedBy.DISK if self._clock.mono() - self._disk_mono > linger_s else None
         if self.is_held:

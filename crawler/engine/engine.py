@@ -25,6 +25,7 @@ from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, parse_seed
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
+from crawler.engine.fleet import Fleet
 from crawler.engine.monitoring.bottleneck import Backlog, Health, Reason
 from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
 from crawler.engine.monitoring.ending import Ending, ending, urls_left
@@ -46,12 +47,12 @@ from crawler.engine.scheduling.prefetch import PREFETCH_TOTAL
 from crawler.engine.scheduling.restrictions import Blocklist, CrawlRateLimiter
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.connection import Exchange
-from crawler.fetch.fetcher import AddressRateLimit
+from crawler.fetch.fetcher import AddressRateLimit, SendingPaused
 from crawler.fetch.http_client import Generation
 from crawler.fetch.limits import Bandwidth, descriptor_limit, share_of_limit
 from crawler.fetch.options import ClientOptions
 from crawler.fetch.pool_statistics import HostConnections, PoolStats
-from crawler.frontier.base import Frontier, FrontierFull, Recovered
+from crawler.frontier.base import Frontier, FrontierFull, Receipt, Recovered
 from crawler.obs.fetch_line import redact_text
 from crawler.sinks.base import Sink
 
@@ -251,6 +252,20 @@ class Engine:
             )
             for _ in range(number)
         ]
+        self.fleet: Fleet | None = None
+        if frontier.agents is not None:
+            self.fleet = Fleet(
+                frontier.agents,
+                frontier=frontier,
+                scheduler=self.scheduler,
+                reevaluation=self.reevaluation,
+                blocklist=self.blocklist,
+                clock=clock,
+                on_event=observer.event,
+                on_links=self._links_came,
+                status=self._status_text,
+            )
+            self.scheduler.has_lease = self.fleet.may_send
         self.crawl = Crawl(
             scheduler=self.scheduler,
             workers=self.workers,
@@ -261,7 +276,12 @@ class Engine:
             options=engine,
             quiet=quiet,
             observer=observer,
-            background=[self.client.run, *([self.schedule.run] if engine.linger_s is None else [])],
+            background=[
+                self.client.run,
+                *([self.schedule.run] if engine.linger_s is None else []),
+                *([self.fleet.run] if self.fleet is not None else []),
+            ],
+            is_over=self.fleet.is_over if self.fleet is not None else None,
         )
         self.monitor = Monitor(
             crawl=self.crawl,
@@ -297,6 +317,8 @@ class Engine:
         Return messages about seeds that the scope refuses, and about seeds that were taken down. Raises the errors of
         opening a sink, and OSError if a file of seeds cannot be read any more.
         """
+        if self.fleet is not None:
+            await self.fleet.open()
         recovery = await self.committer.open(recovered.sink_files, is_restored=recovered.is_restored)
         self._observer.recovered(recovered, recovery)
         self.url_policy.scope = self.url_policy.scope.widened(*recovered.scope_hosts)
@@ -377,6 +399,8 @@ class Engine:
         reason = self.crawl.disk_reason
         problems = ([reason] if reason else []) + await self.committer.close()
         await self.client.close()
+        if self.fleet is not None:
+            await self.fleet.close()
         return problems
 
     async def ending(self, stopped_by: StoppedBy) -> Ending:
@@ -407,12 +431,20 @@ class Engine:
         return (one for one in seeds if _judge_seed(one, self.url_policy.scope) is None)
 
     def _permits(self, origin: Origin) -> bool:
-        """Whether requests to an origin are allowed: it is not blocked, and not switched off."""
+        """Whether requests to an origin are allowed: it is not blocked, and not switched off. Raises SendingPaused."""
+        if self.fleet is not None and not self.fleet.may_send():
+            raise SendingPaused
         return self.blocklist.permits(origin) and self.url_policy.scope.overrides.disabled_by(origin.host) is None
 
     def _on_disk(self, reason: str | None) -> None:
         self._observer.disk(reason)
         self.crawl.disk(reason)
+
+    def _links_came(self, receipt: Receipt) -> None:
+        self.counters.links_new += sum(receipt.links_new)
+
+    def _status_text(self) -> str:
+        return orjson.dumps(self.monitor.status().as_progress(), default=str).decode()
 
     # -- other options
 

@@ -80,6 +80,11 @@ class Reevaluation:
         """Go on with the sweep that the store has, if any."""
         self._generation = None if sweep is None else sweep.generation
 
+    def read_marks(self) -> None:
+        """Read the marked hosts of the store again: there may be others."""
+        self._marked_after = 0
+        self._wake.set()
+
     def rules_changed(self, sweep: Sweep) -> None:
         """Begin this sweep, because the rules for all hosts changed: from now on others are in force."""
         self._totals = _ReevaluatedTotals()

@@ -66,6 +66,10 @@ class AddressNotReady(Exception):
         self.until_mono = until_mono
 
 
+class SendingPaused(Exception):
+    """No request may be sent to any origin now. Nothing was sent; a connection is back in the pool."""
+
+
 class OriginBlocked(Exception):
     """The origin is blocked. Nothing was sent, and no connection to it is open."""
 
@@ -91,7 +95,8 @@ class _Attempt:
 
 class Fetcher:
     """Fetches URLs over the pool's connections. Bodies too large for memory are written to `spool_directory`.
-    `credentials` adds the fields that are for one origin only.
+    `credentials` adds the fields that are for one origin only. `permits` tells whether an origin is blocked, and raises
+    SendingPaused.
 
     Raises LocalProtocolError at once if the configured fields cannot be sent.
     """
@@ -128,7 +133,7 @@ class Fetcher:
             build_request("GET", "/", fields)
 
     async def fetch(self, origin: Origin, task: Task) -> FetchResult:
-        """Get one URL of `origin`. Raises AddressNotReady and OriginBlocked; all other errors are results."""
+        """Get one URL of `origin`. Raises AddressNotReady, OriginBlocked, SendingPaused; other errors are results."""
         if not self._permits(origin):
             raise OriginBlocked
         limits, wants = self._options_of_hosts.of(origin.host), None
@@ -196,7 +201,7 @@ class Fetcher:
 
     def _enter_address(self, connection: Connection, attempt: _Attempt) -> None:
         """Enter the rate limit of the connection's address, after leaving that of a former one. Raises AddressNotReady,
-        OriginBlocked.
+        OriginBlocked, SendingPaused.
         """
         if not self._permits(connection.origin):  # it may have been blocked while the connection was opened
             connection.abort(CloseReason.BLOCKED)

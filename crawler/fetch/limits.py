@@ -98,6 +98,8 @@ class Bandwidth:
     """
 
     def __init__(self, whole: int | None = None, per_host: int | None = None, hosts: HostOptions | None = None) -> None:
+        self._agents = 1
+        self._whole_rate = whole
         self._whole: TokenBucket | None = None
         self._per_host: int | None = None
         self._limits_of: HostOptions | None = None
@@ -118,10 +120,17 @@ class Bandwidth:
 
     def limit(self, whole: int | None, per_host: int | None, hosts: HostOptions | None = None) -> None:
         """Replace the limits; debts under the old ones are dropped."""
-        self._whole = None if whole is None else TokenBucket(whole, whole * _BURST_S)
+        self._whole_rate = whole
+        self.share(self._agents)
         self._per_host = per_host
         self._limits_of = hosts
         self._hosts.clear()
+
+    def share(self, agents: int) -> None:
+        """Keep to one of so many equal shares of the limit of all hosts; its debt is dropped."""
+        self._agents = agents
+        rate = None if self._whole_rate is None else self._whole_rate / agents
+        self._whole = None if rate is None else TokenBucket(rate, rate * _BURST_S)
 
     @property
     def is_limited(self) -> bool:

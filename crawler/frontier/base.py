@@ -34,6 +34,7 @@ from crawler.core.models import (
     Task,
     TemplateRow,
 )
+from crawler.core.ownership import AgentSeen
 
 ROBOTS_VERSIONS_KEPT: Final = 20  # of each host; 500 KB each at most, mostly a few KB
 
@@ -58,6 +59,10 @@ class FrontierFull(FrontierError):
     """The disk is full or failing, or the database is out of reach. Nothing of the transaction was stored; it may be
     tried again.
     """
+
+
+class FrontierMismatch(FrontierError):
+    """Other agents of the crawl have other rules, or another lease (exit 78)."""
 
 
 class FrontierUnreachable(FrontierError):
@@ -329,6 +334,66 @@ class Totals:
     hosts_with_work: int = 0  # with URLs that are queued or suspects
 
 
+class Look(NamedTuple):
+    """How the agents of a crawl stand."""
+
+    agents: Sequence[AgentSeen]
+    free: Sequence[int]  # slots without an owner
+    inbox: int  # rows of URLs that their owners have not taken yet
+    inbox_urls: int
+
+
+class Agents(Protocol):
+    """What one agent does among others that share its store (`core/ownership.py`). All but `renew`, `look` and `close`
+    go through the store, after what was begun before; these raise FrontierFull at once if it cannot be reached.
+    """
+
+    name: str
+    lease_s: float
+
+    async def renew(self, status: str | None = None) -> None:
+        """Renew the lease. `status`: JSON for `crawler fleet`. Raises FrontierLocked if others took its slots over."""
+
+    async def look(self) -> Look: ...
+
+    async def close(self) -> None:
+        """Close the connection for renewals."""
+
+    @property
+    def own(self) -> Sequence[int]:
+        """The slots from which work is read."""
+
+    @property
+    def owns_all(self) -> bool:
+        """Whether no other agent owns a slot."""
+
+    async def count(self) -> None:
+        """Read what other agents have counted, for `totals`, and what they took down."""
+
+    async def disown(self, agent: AgentSeen) -> bool:
+        """Take the slots of an agent away that is gone. False: it renewed its lease meanwhile."""
+
+    async def take(self, slots: Collection[int]) -> list[int]:
+        """Own those of these slots that are free. Returns those that another agent owned last: their keys must rest."""
+
+    def stop_reading(self, slots: Collection[int]) -> None:
+        """Read no more work from own slots. What is in memory of them is still stored."""
+
+    async def give_back(self, slots: Collection[int]) -> None:
+        """Own slots no more. Nothing of them is in memory."""
+
+    async def empty_inbox(self, *, now: float, hint_after_s: float | None) -> Receipt | None:
+        """Store URLs that other agents found; None: there are none. `links_new` is one number."""
+
+    async def rest(self) -> bool:
+        """Store that nothing is left to do here. Returns whether that holds for all agents: the crawl is over."""
+
+    async def allot(self, limit: int, wanted: int) -> int:
+        """Have up to `wanted` more first attempts of the `limit` that all agents share, if so many are left. Returns
+        how many this agent may make in all.
+        """
+
+
 class RowQueries(Protocol):
     """What a store tells about hosts and URLs, in slices: operators' verbs and reports are written once over it, and
     over the changes that `Frontier` makes.
@@ -402,6 +467,10 @@ class Frontier(RowQueries, Protocol):
     FrontierFull while the disk is full or failing, and FrontierCorrupt. If a call is cancelled, it has stored all of
     its data or nothing.
     """
+
+    @property
+    def agents(self) -> Agents | None:
+        """What it takes to share the store with other agents; None if that is not possible."""
 
     async def open(self) -> Recovered:
         """Take ownership, apply migrations and recover. A new store counts as clean.

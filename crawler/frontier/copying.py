@@ -16,12 +16,13 @@ import asyncpg
 import orjson
 from xxhash import xxh3_128_intdigest
 
+from crawler.core.ownership import ONLY_AGENT, SLOT_BITS, slot_in
 from crawler.core.url import name_hash
 from crawler.frontier.base import BlockedHost, FrontierError, FrontierUnreachable
 from crawler.frontier.postgresql.connection import SESSION_OF_READER, address_of
-from crawler.frontier.postgresql.sql import BLOCKS, SLOT_BITS
-from crawler.frontier.postgresql.store import AGENT, PostgresFrontier
-from crawler.frontier.postgresql.writer import CRAWL, KEY_MODE, end_of, key_id_of, made_id, slot_in, slot_of_host
+from crawler.frontier.postgresql.sql import BLOCKS
+from crawler.frontier.postgresql.store import PostgresFrontier
+from crawler.frontier.postgresql.writer import CRAWL, KEY_MODE, end_of, key_id_of, made_id, slot_of_host
 from crawler.frontier.rows import KEY_NAMES, MARKS
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.database import Database
@@ -194,7 +195,7 @@ async def export_to(path: Path, dsn: str, *, password: str | None = None) -> dic
     of rows of each table. Raises FrontierError, OSError.
     """
     async with _snapshot(dsn, password) as connection:
-        state = await connection.fetchrow("SELECT * FROM settled WHERE agent = $1", AGENT)
+        state = await connection.fetchrow("SELECT * FROM settled WHERE agent = $1", ONLY_AGENT)
         if state is None:
             raise FrontierError(f"{address_of(dsn)} has no crawl")
         mode = await _value(connection, KEY_MODE) or b"domain"
@@ -244,7 +245,7 @@ async def _snapshot(dsn: str, password: str | None) -> "AsyncIterator[asyncpg.Co
 async def _read_database(connection: asyncpg.Connection, table: Table, keys: _KeyIds) -> AsyncIterator[Row]:
     """The rows of a table in the form of SQLite."""
     names = ", ".join(table.database_columns)
-    where = f" WHERE agent = '{AGENT}'" if table.name == "sink_file" else ""
+    where = f" WHERE agent = '{ONLY_AGENT}'" if table.name == "sink_file" else ""
     order = " ORDER BY host, number" if table.name == "robots_version" else " ORDER BY number" * (
         table.name == "takedown"
     )  # fmt: skip
@@ -428,7 +429,7 @@ def _in_database(table: Table, row: Row, keys: _KeyIds, slots: dict[int, int], u
         found.append(value)
     by = table.slot_by
     if table.name == "sink_file":
-        return [*found, AGENT]
+        return [*found, ONLY_AGENT]
     if not by:
         slot = CRAWL
     elif isinstance(named[by], str):
@@ -463,7 +464,7 @@ async def _load_meta(
     await connection.execute(
         """UPDATE settled SET number = number + 1, last_host = $2, last_url = $3, clean = $4, marks = $5,
              schedule_at = $6, last_visit_at = $7, totals = $8, counters = $9 WHERE agent = $1""",
-        AGENT, database.get(sql.LAST_HOST), database.get(sql.LAST_URL), meta.get("clean") != "0",
+        ONLY_AGENT, database.get(sql.LAST_HOST), database.get(sql.LAST_URL), meta.get("clean") != "0",
         int(meta.get(MARKS) or 0), float(schedule_at), last_visit_at, meta.get("totals"), meta.get("counters"),
     )  # fmt: skip
 

@@ -45,6 +45,8 @@ class Event(StrEnum):
     SUSPECT = "suspect"
     REEVALUATED = "reevaluated"
     ROBOTS_CHANGED = "robots_changed"
+    SLOTS = "slots"  # of a database that agents share: this one took some over, or gave some back
+    AGENT_GONE = "agent_gone"
     OUTAGE = "outage"
     OUTAGE_OVER = "outage_over"
     # output
@@ -122,6 +124,8 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     ),
     Event.REEVALUATED: _spec("server_address denied queued", "server_port"),
     Event.ROBOTS_CHANGED: _spec("server_address added removed", "server_port"),
+    Event.SLOTS: _spec("taken given_back own", lifecycle=True),
+    Event.AGENT_GONE: _spec("agent slots", level=logging.WARNING),
     Event.OUTAGE: _spec("hosts since error_type", level=logging.WARNING),
     Event.OUTAGE_OVER: _spec("hosts outage_s", level=logging.WARNING),
     Event.FILE_CLOSED: _spec("name bytes records sha256", "sink"),

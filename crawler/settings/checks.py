@@ -19,6 +19,7 @@ from typing import Final
 
 from crawler.core.calendar_expression import first_after
 from crawler.core.formatting import size
+from crawler.core.ownership import LEAST_LEASE_S
 from crawler.core.scope import doubt_about
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.settings.configuration_errors import shown
@@ -381,13 +382,16 @@ def _paths(settings: Settings) -> Iterator[CheckResult]:
 
 def _frontier(settings: Settings) -> Iterator[CheckResult]:
     if settings.frontier.store != "postgresql":
-        if settings.frontier.dsn is not None:
-            message = 'frontier.dsn has no effect with frontier.store = "sqlite"'
-            yield CheckResult(("frontier.dsn",), message, is_warning=True)
+        for key in ("dsn", "agent", "lease"):
+            if key in settings.frontier.model_fields_set:
+                message = f'frontier.{key} has no effect with frontier.store = "sqlite"'
+                yield CheckResult((f"frontier.{key}",), message, is_warning=True)
         return
     if settings.frontier.duplicates != "exact":
         message = 'frontier.duplicates = "filter" is of SQLite: a PostgreSQL store finds known URLs by an index'
         yield CheckResult(("frontier.duplicates", "frontier.store"), message)
+    if settings.frontier.lease < LEAST_LEASE_S:
+        yield CheckResult(("frontier.lease",), f"frontier.lease must be at least {LEAST_LEASE_S:.0f}s")
     if find_spec("asyncpg") is None:
         message = 'frontier.store = "postgresql" needs the library asyncpg'
         yield CheckResult(("frontier.store",), message, hint="pip install 'crawlerd[postgresql]'")

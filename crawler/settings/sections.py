@@ -422,8 +422,8 @@ class FrontierSection(Section):
 
     store: Annotated[Literal["sqlite", "postgresql"], t.KeyKind.TEXT] = _key(
         "sqlite",
-        '"sqlite": a file. "postgresql": a PostgreSQL database of this crawl alone, which frontier.dsn names '
-        "(docs/guides/postgresql.md).",
+        '"sqlite": a file. "postgresql": a PostgreSQL database of this crawl alone, which frontier.dsn names; '
+        "several agents may share it (docs/guides/postgresql.md).",
         restart=True,
     )
     path: t.Path | None = _key(
@@ -436,6 +436,18 @@ class FrontierSection(Section):
         restart=True,
         derived="the environment: PGHOST, PGPORT, PGDATABASE, PGUSER …",
         example='"postgresql://crawler@/crawl"',
+    )
+    agent: t.FileNamePart = _key(
+        "main",
+        "The name of this process among those that share the database. Each has an output directory of its own.",
+        restart=True,
+    )
+    lease: t.PositiveDuration = _key(
+        15.0,
+        "An agent that did not reach the database for so long, less a fifth, sends no more requests; after so long and "
+        "a fifth more, others take its hosts over. The same for all agents.",
+        most=3_600.0,
+        restart=True,
     )
     duplicates: Annotated[Literal["exact", "filter"], t.KeyKind.TEXT] = _key(
         "exact",

@@ -8,6 +8,7 @@ masked: no header value but those of the fields in _HARMLESS, and no userinfo of
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from inspect import signature
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -25,6 +26,7 @@ from crawler.core.options import (
     SeedOptions,
     TrapOptions,
 )
+from crawler.core.ownership import ONLY_AGENT
 from crawler.core.scope import Overrides, SeedPlaces, directory_of
 from crawler.core.url import parse, parse_seed
 from crawler.engine.options import ContentOptions, EngineConfiguration, EngineOptions, SeedFile
@@ -261,7 +263,14 @@ class Settings(sections.Sections):
         return _options(RecrawlOptions, self.recrawl, enabled=enabled, importance=importance)
 
     def sink_options(self) -> SinkOptions:
-        return _options(SinkOptions, self.crawl, self.output)
+        name = self.crawl.name if self.frontier.agent == ONLY_AGENT else f"{self.crawl.name}-{self.frontier.agent}"
+        return _options(SinkOptions, self.crawl, self.output, name=name)
+
+    def shared_rules(self) -> str:
+        """A hash of what all agents of a crawl must have in common: the rules of scope and politeness."""
+        rules = self.engine_configuration("run")
+        common = (rules.fingerprint, rules.scope, rules.politeness, rules.address_politeness, rules.overrides.all)
+        return sha256(repr(common).encode()).hexdigest()
 
     def engine_options(self, mode: Mode) -> EngineOptions:
         """`run` never ends by itself, so it has neither linger nor max_duration."""

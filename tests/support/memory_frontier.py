@@ -149,6 +149,8 @@ class KeptKey:
 class MemoryFrontier:
     """A `Frontier` in memory. `key_name` makes the name of a politeness key of a host name."""
 
+    agents = None
+
     def __init__(self, key_name: Callable[[str], str] = registrable_domain) -> None:
         self._key_name = key_name
         self._politeness_keys: dict[int, KeptKey] = {}

@@ -33,6 +33,7 @@ from crawler.core.models import (
     Task,
     TemplateRow,
 )
+from crawler.core.ownership import SLOT_BITS
 from crawler.core.url import name_hash, registrable_domain
 from crawler.frontier.base import (
     Batch,
@@ -51,7 +52,6 @@ from crawler.frontier.base import (
     UrlSelection,
     Wanted,
 )
-from crawler.frontier.postgresql.sql import SLOT_BITS
 from crawler.frontier.postgresql.store import PostgresFrontier
 from crawler.frontier.postgresql.writer import end_of, key_id_of
 from crawler.frontier.rows import NewRows
@@ -400,7 +400,7 @@ class Numbered:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.inner, name)
-        if name in ("close", "totals"):
+        if name in ("close", "totals", "agents"):
             return method
         if name == "take_counts":
             return lambda: {

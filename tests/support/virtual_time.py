@@ -150,6 +150,8 @@ class InThread:
 
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         method = getattr(self._frontier, name)
+        if name == "agents":
+            return None
         if name in ("take_counts", "totals"):  # they do not wait
             return method  # type: ignore[no-any-return]
         return lambda *args, **kwargs: virtual_loop().in_thread(method(*args, **kwargs))

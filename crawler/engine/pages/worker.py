@@ -45,7 +45,7 @@ from crawler.engine.pages.url_list_policy import UrlListPolicy
 from crawler.engine.pages.url_policy import UrlPolicy
 from crawler.engine.scheduling.host import Host
 from crawler.engine.scheduling.scheduler import Scheduler
-from crawler.fetch.fetcher import AddressNotReady, OriginBlocked, blocked
+from crawler.fetch.fetcher import AddressNotReady, OriginBlocked, SendingPaused, blocked
 
 
 class Fetches(Protocol):
@@ -157,6 +157,8 @@ class Worker:
                     result = await self._client.fetch(lease.origin, task)
                 except AddressNotReady as error:
                     closed = error
+                    return
+                except SendingPaused:
                     return
                 except OriginBlocked:
                     if task.kind is TaskKind.ROBOTS and not (

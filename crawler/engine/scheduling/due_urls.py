@@ -31,6 +31,12 @@ class DueUrls:
         await self._revisits.start()
         self.next_at = await self._frontier.next_due()
 
+    async def look_again(self) -> None:
+        """Read what is due next from hosts that another agent had until now. Raises FrontierFull."""
+        self.next_at = await self._frontier.next_due()
+        if self._revisits.enabled:
+            self._revisits.next_at = await self._frontier.next_due(revisits=True)
+
     def due_at(self, when: float) -> bool:
         """Note that a URL waits until `when` (UTC). Returns whether it is the first of all that wait."""
         is_first = self.next_at is None or when < self.next_at

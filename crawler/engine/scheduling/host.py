@@ -126,6 +126,7 @@ class PolitenessKey:
     more_mono: float = math.inf  # when a host of it that is not in memory may have work
     is_entering: bool = False  # its state is being read from the store; until then it gets no request
     is_leaving: bool = False  # its state is being stored; then it is no longer in memory
+    is_given_back: bool = False  # to another agent, when nothing of it is in flight: it gets no request any more
     politeness: PolitenessState = OPEN
     hosts: deque[Host] = field(default_factory=deque)  # those with work, in rotation: the first is next
     auxiliary: deque[AuxiliaryRequest] = field(default_factory=deque)  # requests not leased yet

@@ -43,6 +43,7 @@ from crawler.core.outcomes import (
     is_throttled,
     is_transient,
 )
+from crawler.core.ownership import slot_in
 from crawler.core.politeness import (
     ADAPTIVE_FACTOR,
     OPEN,
@@ -111,6 +112,7 @@ class HostTable:
         self.denied: set[Host] = set()  # robots.txt denies some of their URLs; it may change
         self._schedule_offset_s = clock.now() - clock.mono()  # schedule time less monotonic time
         self._unclean_mono: float | None = None
+        self._rests: dict[int, float] = {}  # slot that another agent owned → when it was taken over
         self._started_at = clock.now()
         self.outage = OutageWatch()
         self._states_before_failures: dict[Host, PolitenessState] = {}  # of hosts that failed since the last response
@@ -153,6 +155,13 @@ class HostTable:
         """A schedule time as monotonic time."""
         return schedule_at - self._schedule_offset_s
 
+    def rest(self, slots: Iterable[int]) -> None:
+        """Have all politeness keys of these slots keep their delay from now on: another agent may just have sent a
+        request.
+        """
+        mono = self._clock.mono()
+        self._rests.update((slot, mono) for slot in slots)
+
     def enter(self, row: KeyRow) -> PolitenessKey:
         """Add a politeness key as the store knows it, without its hosts."""
         now, mono = self._clock.now(), self._clock.mono()
@@ -171,6 +180,8 @@ class HostTable:
         key.last_end_mono = self.mono_of(row.requested_at) if row.requested_at else None
         if self._unclean_mono is not None and not _is_certain(key, self._unclean_mono):
             key.last_end_mono = max(key.last_end_mono or self._unclean_mono, self._unclean_mono)
+        if self._rests and (rested_mono := self._rests.get(slot_in(row.id))) is not None:
+            key.last_end_mono = max(key.last_end_mono or rested_mono, rested_mono)
         key.politeness = OPEN
         if key.last_end_mono is not None:
             delay_s = max(key.delay_s, key.adaptive_s)
@@ -289,7 +300,7 @@ class HostTable:
     def known_key(self, origin: Origin) -> PolitenessKey | None:
         """The politeness key of an origin, if it is in memory and stays there."""
         key = self.keys.get(politeness_key(origin.host, self._politeness))
-        return None if key is None or key.is_entering or key.is_leaving else key
+        return None if key is None or key.is_entering or key.is_leaving or key.is_given_back else key
 
     def key_for(self, origin: Origin) -> PolitenessKey:
         """The politeness key of an origin; if it is not in memory, it is added, and its state must be read."""

@@ -116,6 +116,14 @@ class LeaseSelection:
                 request.host.robots_pending = False
                 request.host.auxiliary -= 1
 
+    def drop_auxiliary(self, key: PolitenessKey) -> None:
+        """Drop all requests that have no row in the store. The host of each is then as if it had not been made."""
+        while key.auxiliary:
+            request = key.auxiliary.popleft()
+            request.host.auxiliary -= 1
+            if request.task.kind is TaskKind.ROBOTS:
+                request.host.robots_pending = False
+
     def add_auxiliary(self, host: Host, origin: Origin, task: Task) -> None:
         """Add a request that has no row in the store. It is leased before pages."""
         key = self._host_table.key_for(origin)
@@ -133,7 +141,7 @@ class LeaseSelection:
         a key whose state is being stored or read.
         """
         mono = self._clock.mono()
-        if key.is_leaving or key.is_entering:
+        if key.is_leaving or key.is_entering or key.is_given_back:
             return None
         opens = key.politeness.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH)
         if opens is not None:

@@ -38,8 +38,8 @@ class AddressRateLimiter:
         on_leave: Callable[[str, float], None] = lambda address, opens_mono: None,
     ) -> None:
         self._clock = clock
-        self._delay_s = address_delay(options)
-        self._width = address_width(options)
+        self._agents = 1
+        self.reconfigure(options)
         self._states: dict[str, PolitenessState] = {}
         self._initial_state = OPEN  # of an address that had no request since the start
         self._prune_at = _PRUNE_OVER
@@ -47,8 +47,14 @@ class AddressRateLimiter:
 
     def reconfigure(self, options: PolitenessOptions) -> None:
         """Apply new options. A delay that has begun keeps its end."""
-        self._delay_s = address_delay(options)
-        self._width = address_width(options)
+        self._options = options
+        self._delay_s = address_delay(options) * self._agents
+        self._width = max(1, address_width(options) // self._agents)
+
+    def share(self, agents: int) -> None:
+        """Send so many times fewer requests to an address: as many agents send some."""
+        self._agents = agents
+        self.reconfigure(self._options)
 
     def delay_all(self) -> None:
         """Delay the first request to every address: an earlier run may have sent one a moment ago."""
@@ -118,6 +124,10 @@ class CrawlRateLimiter:
             self._was_open = True
             self._on_hours(True, NEVER)
 
+    def share(self, agents: int) -> None:
+        """Keep to one of so many equal shares of the bandwidth."""
+        self._bandwidth.share(agents)
+
     def closed_s(self) -> float:
         """Seconds until requests may be sent; 0: they may now."""
         if self._hours is not None and not self._in_hours(self._hours):
@@ -165,12 +175,13 @@ class UrlLimits:
     def __init__(self, options: ScopeOptions) -> None:
         self.first_attempts = 0
         self.reserved = 0
+        self.allotted: int | None = None  # of `max_urls`, to this agent of several; None: it has all
         self._hosts_at_limit: dict[Host, None] = {}
         self.reconfigure(options)
 
     def reconfigure(self, options: ScopeOptions) -> None:
         """Apply new limits. Hosts held back by the former ones are released; the caller schedules them again."""
-        self._max_urls = options.max_urls
+        self.max_urls = options.max_urls
         self._max_urls_per_host = options.max_urls_per_host
         self.reopen_all()
 
@@ -182,7 +193,8 @@ class UrlLimits:
     @property
     def is_full(self) -> bool:
         """Whether `max_urls` forbids all first attempts."""
-        return self._max_urls is not None and self.first_attempts + self.reserved >= self._max_urls
+        limit = self.max_urls if self.allotted is None else self.allotted
+        return self.max_urls is not None and limit is not None and self.first_attempts + self.reserved >= limit
 
     def reserve(self, host: Host, task: Task) -> bool:
         """Count a task that is about to be leased. False: a limit forbids it."""

@@ -42,6 +42,7 @@ from crawler.engine.scheduling.workbench import Workbench
 from crawler.fetch.fetcher import AddressNotReady
 from crawler.frontier.base import Frontier, Receipt, Recovered
 
+LEASE_RECHECK_S: Final = 0.1  # until it is looked again whether an agent has renewed its lease
 QUEUED_SHARE: Final = 8  # leases that wait for a worker, at most: an eighth of the number of workers
 
 
@@ -140,6 +141,7 @@ class Scheduler:
         self._has_future_dates = False  # the store has visits dated later than now: the clock was set back
         self.stopping = False
         self.paused = False
+        self.has_lease: Callable[[], bool] = lambda: True  # whether an agent of several may send requests
 
     @property
     def address_limiter(self) -> AddressRateLimiter:
@@ -186,6 +188,19 @@ class Scheduler:
         self.workbench.start()
         self._wake.set()
         return number
+
+    async def limit_raised(self) -> None:
+        """`max_urls` allows more first attempts: release the hosts that it held back. Raises FrontierFull."""
+        self._schedule_hosts(self.url_limits.reopen_all())
+        await self.unpark("limit")
+
+    def share_limits(self, agents: int) -> None:
+        """Keep to one of so many equal shares of what all agents together may do: the rate at one IP address, and
+        `fetch.bandwidth`.
+        """
+        self.address_limiter.share(agents)
+        self.crawl_rate_limiter.share(agents)
+        self._wake.set()
 
     def retry(self, host: Host) -> Woken:
         """Have a host that backs off or is held requested as soon as its delay allows."""
@@ -266,6 +281,8 @@ class Scheduler:
             closed_s = self.crawl_rate_limiter.closed_s()
             if closed_s > 0:
                 return min(closed_s, HOURS_RECHECK_S)
+            if not self.has_lease():
+                return LEASE_RECHECK_S
             if self.host_table.outage.is_on and (wait_s := self._probe_mono - self._clock.mono()) > 0:
                 return wait_s
             due = self._ready_queue.take_due()
@@ -289,7 +306,9 @@ class Scheduler:
         """Whether the next request of a lease may be sent; `first`: none was sent before. A back-off, a Crawl-delay or
         closed hours may have begun after the lease was issued.
         """
-        if self.stopping or self.paused or (self.host_table.outage.is_on and lease.id != self._probe_id):
+        if self.stopping or self.paused or not self.has_lease():
+            return False
+        if self.host_table.outage.is_on and lease.id != self._probe_id:
             return False
         host = self.host_table.hosts[lease.host_id]
         if host.is_blocked:

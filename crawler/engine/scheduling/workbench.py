@@ -18,11 +18,12 @@ memory has all its hosts with work there, but for those that have some from `mor
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.models import UNTIL_EVENT, HostReadiness, HostRow
+from crawler.core.ownership import slot_in
 from crawler.engine.pages.url_policy import RobotsCache
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.host_table import HostTable
@@ -79,6 +80,8 @@ class Workbench:
         self._exchanged = asyncio.Event()  # set and replaced after each transaction
         self._is_running = False
         self._meanwhile: dict[int, HostCount] = {}  # counts that changed while a transaction ran
+        self._given: set[int] = set()  # slots of a shared store that are given back, or were
+        self._letting_go: dict[PolitenessKey, None] = {}  # keys in memory of these slots
 
     # -- what the store has
 
@@ -154,6 +157,32 @@ class Workbench:
                     await asyncio.sleep(_FAILED_S)
         return None
 
+    # -- slots of a store that agents share
+
+    def let_go(self, slots: Iterable[int]) -> None:
+        """Have everything of these slots leave memory: no lease of it is issued from now on."""
+        self._given.update(slots)
+        for key in self._host_table.keys_by_id.values():
+            if slot_in(key.id) in self._given:
+                self._let_go(key)
+        self._again_mono = self._clock.mono()
+
+    def _let_go(self, key: PolitenessKey) -> None:
+        key.is_given_back = True
+        self._letting_go[key] = None
+        self._lease_selection.drop_auxiliary(key)
+
+    def took(self, slots: Iterable[int]) -> None:
+        """These slots belong to this agent (again)."""
+        self._given.difference_update(slots)
+
+    def slots_in_memory(self, slots: Collection[int]) -> set[int]:
+        """Those of these slots of which something is in memory, or being read into it."""
+        if self._is_running:
+            return set(slots)
+        table = self._host_table
+        return {slot for id_ in (*table.keys_by_id, *table.hosts) if (slot := slot_in(id_)) in slots}
+
     # -- transactions
 
     @property
@@ -176,7 +205,7 @@ class Workbench:
     def _wait_mono(self) -> float:
         if self._needed:
             return self._failed_mono
-        if self._unknown or self._short:
+        if self._unknown or self._short or self._letting_go:
             return self._again_mono
         return max(self._again_mono, min(self.next_mono - HORIZON_S, self._later_mono))
 
@@ -219,13 +248,15 @@ class Workbench:
         is_due, is_soon = self.next_mono < NEVER, self.next_mono <= mono + HORIZON_S
         room = self._active_hosts - len(self._host_table.hosts)
         is_wanted = is_due or short or self.is_over_bound
-        leaving, looked_at = self._choose(AT_ONCE - max(0, room)) if room < AT_ONCE and is_wanted else ([], 0)
+        leaving, looked_at = self._of_given_slots(), 0
+        if room < AT_ONCE and is_wanted and not leaving:
+            leaving, looked_at = self._choose(AT_ONCE - max(0, room))
         room = max(0, min(AT_ONCE, room + len(leaving)))
         if is_soon and not room:  # all are in use
             self._again_mono = mono + _FAILED_S
         elif not (room or leaving):
             self._far_mono = mono + HORIZON_S
-        elif leaving:
+        elif leaving or self._letting_go:
             self._again_mono = mono + max(PAUSE_S, looked_at * LOOK_S)
         keys = self._keys_of(leaving)
         wanted = Wanted(
@@ -259,6 +290,16 @@ class Workbench:
                 if host.id in self._host_table.hosts:  # it did not leave
                     self._lease_selection.schedule_host(host)
             self._on_change()
+
+    def _of_given_slots(self) -> list[Host]:
+        """The hosts of slots that are given back, of keys of which nothing is in flight or not stored yet."""
+        found: list[Host] = []
+        for key in itertools.islice(self._letting_go, AT_ONCE):
+            self._lease_selection.drop_auxiliary(key)
+            hosts = [self._host_table.hosts[host_id] for host_id in key.members]
+            if not key.politeness.in_flight and not any(host.is_pinned or host.id in self._needed for host in hosts):
+                found += hosts
+        return found
 
     def _choose(self, number: int) -> tuple[list[Host], int]:
         """Hosts that may leave: `number`, or a few more. Returns also the number of keys that were looked at."""
@@ -344,6 +385,7 @@ class Workbench:
         for key in keys:
             table.remove_key(key)
             self._order.pop(key, None)
+            self._letting_go.pop(key, None)
             self._ready_queue.remove(key)
             if key.auxiliary:  # added meanwhile
                 table.add_unknown(key)
@@ -380,6 +422,8 @@ class Workbench:
     def _add(self, entered: Entered) -> None:
         for row in entered.keys:
             key = self._host_table.enter(row)
+            if slot_in(row.id) in self._given:
+                self._let_go(key)
             self._admit(row.hosts)
             self._lease_selection.schedule_key(key)
         for key_id, (rows, _) in entered.more.items():

@@ -26,6 +26,7 @@ from crawler.frontier.base import (
     FrontierError,
     FrontierFull,
     FrontierLocked,
+    FrontierMismatch,
     FrontierUnreachable,
     FrontierVersion,
 )
@@ -36,17 +37,19 @@ Row = Sequence[Any]
 
 # Step i brings a database from version i to i + 1. Released steps are never edited.
 MIGRATIONS: Final[tuple[str, ...]] = tuple(
-    files("crawler.frontier.postgresql").joinpath(name).read_text(encoding="utf-8") for name in ("schema.sql",)
+    files("crawler.frontier.postgresql").joinpath(name).read_text(encoding="utf-8")
+    for name in ("schema.sql", "agents.sql")
 )
 LOCK: Final = 0x4352574C  # "CRWL": first key of our advisory locks; the second is 0 for migrations, else of the agent
 CONNECT_S: Final = 10.0
 OWNER_GONE_S: Final = 5.0  # after the end of a process the server may take so long to release its lock
+GONE_AFTER: Final = 1.2  # leases: an agent with other rules that does not renew its own is taken for gone
 DOUBT_S: Final = 60.0  # how long a database is tried again that did not say whether the last COMMIT is stored
+LEASE_S: Final = 15.0
 _RETRY_S: Final = 0.5
 _POLL_S: Final = 0.02
 # Statements are look-ups in indexes, planned once for tables of any size.
 _SESSION: Final = {
-    "application_name": "crawler",
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
@@ -86,6 +89,8 @@ class AgentState:
     last_visit_at: float | None = None
     totals: str | None = None  # JSON, as the next
     counters: str | None = None
+    is_idle: bool = False
+    allotted: int = 0
 
     @property
     def counts(self) -> dict[str, int]:
@@ -110,14 +115,18 @@ class PostgresConnection:
     if it is in neither.
     """
 
-    def __init__(self, dsn: str, agent: str, *, password: str | None = None) -> None:
+    def __init__(
+        self, dsn: str, agent: str, *, password: str | None = None, rules: str = "", lease_s: float = LEASE_S
+    ) -> None:
         self._dsn = dsn
         self._password = password
+        self._rules, self._lease_s = rules, lease_s
         self.agent = agent
+        self.session = f"crawler {agent}"[:63]
         self.address = address_of(dsn)
         self._connection: asyncpg.Connection | None = None
         self._backend: tuple[Any, ...] = ()  # process id and start of the server's process
-        self._incarnation = 0
+        self.incarnation = 0
         self._jobs = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
         self.state = AgentState()
@@ -134,10 +143,13 @@ class PostgresConnection:
             await self._connect()
             await self._migrate()
             await self._own(is_ours=False)
+            await self._check_rules()
             async with self._begun():
-                self._incarnation = await self.fetchval(sql.TAKE_AGENT, self.agent, _process())
+                self.incarnation = await self.fetchval(
+                    sql.TAKE_AGENT, self.agent, _process(), self._rules, self._lease_s
+                )
                 await self.run(sql.ADD_SETTLED, self.agent)
-                await self.run(sql.TAKE_SLOTS, self.agent, self._incarnation)
+                await self.run(sql.HOLD_SLOTS, self.agent, self.incarnation)
             await self._load()
         except BaseException as error:
             await self._disconnect()
@@ -146,6 +158,37 @@ class PostgresConnection:
             raise self._explain_opening(error) from None
         self.is_open = True
 
+    async def _check_rules(self) -> None:
+        """Take an agent for gone that has other rules or another lease and does not renew its own. Raises
+        FrontierMismatch if it lives.
+        """
+        while (other := await self._other_rules()) is not None:
+            name, *_, has_rules, lease_s = other
+            end = asyncio.get_running_loop().time() + lease_s * GONE_AFTER
+            while await self._other_rules() == other:
+                if asyncio.get_running_loop().time() > end:
+                    async with self._begun():
+                        await self.run(sql.DISOWN, *other[:3])
+                        await self.run(sql.FREE_ALL, name)
+                        await self.run(sql.END_ALLOTMENT, name)
+                    break
+                await asyncio.sleep(_RETRY_S)
+            else:
+                now = await self._other_rules()
+                if now is not None and now[0] == name:
+                    what = "another frontier.lease" if has_rules else "other rules of scope or politeness"
+                    raise FrontierMismatch(
+                        f"the agent {name} of {self.address} has {what}: all agents of a crawl have the same"
+                    )
+
+    async def _other_rules(self) -> tuple[Any, ...] | None:
+        rows = await self.rows(sql.OTHER_RULES, self.agent, self._rules, self._lease_s)
+        return tuple(rows[0]) if rows else None
+
+    async def open_another(self) -> asyncpg.Connection:
+        """Another connection of this agent, for what must not wait for jobs."""
+        return await self._dial()
+
     async def close(self) -> None:
         """End the connection, after the job that runs."""
         self.is_open = False
@@ -153,14 +196,18 @@ class PostgresConnection:
             await self._disconnect()
 
     async def _connect(self) -> None:
-        self._connection = await asyncpg.connect(
-            self._dsn or None, password=self._password, timeout=CONNECT_S, statement_cache_size=500,
-            max_cached_statement_lifetime=0, max_cacheable_statement_size=0, server_settings=_SESSION,
-        )  # fmt: skip
+        self._connection = await self._dial()
         self._backend = tuple(await self._opened().fetchrow(sql.BACKEND) or ())
         # A server may confirm commits before they are on its disk, but output files are cut back to what is stored.
         if await self.fetchval("SELECT current_setting('synchronous_commit')") == "off":
             await self.run("SET synchronous_commit = on")
+
+    async def _dial(self) -> asyncpg.Connection:
+        return await asyncpg.connect(
+            self._dsn or None, password=self._password, timeout=CONNECT_S, statement_cache_size=500,
+            max_cached_statement_lifetime=0, max_cacheable_statement_size=0,
+            server_settings=_SESSION | {"application_name": self.session},
+        )  # fmt: skip
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
@@ -238,7 +285,7 @@ class PostgresConnection:
                         raise
                     await self._disconnect()
                     if is_last:
-                        raise FrontierFull(f"{self.address} cannot be reached: {_words(error)}") from None
+                        raise self.unreachable(error) from None
                 except asyncpg.PostgresError as error:
                     raise self._explain(error) from error
         raise AssertionError("unreachable")
@@ -265,15 +312,15 @@ class PostgresConnection:
 
         Raises FrontierError if the connection is lost and it cannot be found out whether the transaction is stored.
         """
-        pending = PendingState(replace(self.state, number=self.state.number + 1))
+        pending = PendingState(replace(self.state, number=self.state.number + 1, is_idle=False))
         await self._opened().execute("BEGIN")
         try:
             await self._check_fence()
             yield pending
             one = pending.state
             await self.run(
-                sql.SETTLE, self.agent, self._incarnation, one.number, one.last_host, one.last_url, one.clean,
-                one.marks, one.schedule_at, one.last_visit_at, one.totals, one.counters,
+                sql.SETTLE, self.agent, self.incarnation, one.number, one.last_host, one.last_url, one.clean,
+                one.marks, one.schedule_at, one.last_visit_at, one.totals, one.counters, one.is_idle, one.allotted,
             )  # fmt: skip
         except BaseException:
             with contextlib.suppress(*_LOST, asyncpg.PostgresError):
@@ -305,7 +352,7 @@ class PostgresConnection:
 
     async def _check_fence(self) -> None:
         """Raises FrontierLocked if a later incarnation took the agent over. None does while a transaction runs."""
-        if await self.fetchval(sql.FENCE, self.agent, self._incarnation) is None:
+        if await self.fetchval(sql.FENCE, self.agent, self.incarnation) is None:
             raise FrontierLocked(f"another process took {self.address} over")
 
     # -- statements
@@ -333,6 +380,9 @@ class PostgresConnection:
             await self._opened().copy_records_to_table(table, records=records, columns=columns)
 
     # -- what errors mean
+
+    def unreachable(self, error: Exception) -> FrontierFull:
+        return FrontierFull(f"{self.address} cannot be reached: {_words(error)}")
 
     def _explain(self, error: Exception) -> Exception:
         match error:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from crawler.core.models import UNTIL_EVENT
+from crawler.core.ownership import SLOT_BITS
 from crawler.frontier.base import UrlSelection
 
-SLOT_BITS: Final = 10
 _FOREVER: Final = f"{UNTIL_EVENT}::double precision"
 
 
@@ -37,18 +37,65 @@ END_BACKEND: Final = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHE
 TRY_LOCK: Final = "SELECT pg_try_advisory_lock($1::integer, hashtext($2::text) | 1)"
 OWNER: Final = "SELECT process FROM agent WHERE name = $1"
 TAKE_AGENT: Final = """
-INSERT INTO agent (name, incarnation, process) VALUES ($1, 1, $2)
-ON CONFLICT (name) DO UPDATE SET incarnation = agent.incarnation + 1, process = excluded.process
+INSERT INTO agent (name, incarnation, process, has_left, rules, lease_s) VALUES ($1, 1, $2, false, $3, $4)
+ON CONFLICT (name) DO UPDATE SET incarnation = agent.incarnation + 1, process = excluded.process, has_left = false,
+  renewal = agent.renewal + 1, rules = excluded.rules, lease_s = excluded.lease_s
 RETURNING incarnation"""
-TAKE_SLOTS: Final = "UPDATE slot SET agent = $1, incarnation = $2, epoch = epoch + 1"
+OTHER_RULES: Final = """
+SELECT name, incarnation, renewal, rules = $2, lease_s FROM agent
+WHERE name <> $1 AND NOT has_left AND (rules <> $2 OR lease_s <> $3) ORDER BY name LIMIT 1"""
+LEAVE: Final = "UPDATE agent SET has_left = true WHERE name = $1 AND incarnation = $2"
 FENCE: Final = "SELECT 1 FROM agent WHERE name = $1 AND incarnation = $2 FOR KEY SHARE"
+RENEW: Final = """
+UPDATE agent SET renewal = renewal + 1, status = $3 WHERE name = $1 AND incarnation = $2 RETURNING renewal"""
+# Fails to find a row if the agent has renewed its lease or was started again since.
+DISOWN: Final = """
+UPDATE agent SET incarnation = incarnation + 1, has_left = true WHERE name = $1 AND incarnation = $2 AND renewal = $3
+RETURNING incarnation"""
+END_BACKENDS: Final = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()
+  AND pid <> pg_backend_pid()"""
+AGENTS: Final = """
+SELECT agent.name, agent.incarnation, agent.renewal, agent.has_left,
+       (SELECT count(*) FROM slot WHERE slot.agent = agent.name AND NOT is_free)
+FROM agent ORDER BY name"""
+FREE_SLOTS: Final = "SELECT id FROM slot WHERE is_free"
+OWN_SLOTS: Final = "SELECT id FROM slot WHERE agent = $1 AND NOT is_free"
+HOLD_SLOTS: Final = "UPDATE slot SET incarnation = $2, epoch = epoch + 1 WHERE agent = $1 AND NOT is_free"
+# The slots that were free, and whether their last owner was the agent itself.
+TAKE_SLOTS: Final = """
+UPDATE slot SET agent = $1, incarnation = $2, epoch = slot.epoch + 1, is_free = false
+FROM (SELECT id, agent FROM slot WHERE id = ANY ($3::smallint[]) AND is_free ORDER BY id FOR UPDATE) AS before
+WHERE slot.id = before.id RETURNING slot.id, coalesce(before.agent = $1, true), before.agent"""
+FREE: Final = "UPDATE slot SET is_free = true WHERE agent = $1 AND id = ANY ($2::smallint[])"
+FREE_ALL: Final = "UPDATE slot SET is_free = true WHERE agent = $1"
+TOTALS_OF_OTHERS: Final = "SELECT totals, marks FROM settled WHERE agent <> $1"
+HIGHEST: Final = "SELECT max(last_host), max(last_url), max(schedule_at) FROM settled"
+PUT_IN_INBOX: Final = (
+    "INSERT INTO inbox (slot, number, urls) SELECT * FROM unnest($1::smallint[], $2::integer[], $3::bytea[])"
+)
+TAKE_INBOX: Final = "SELECT slot, id, urls FROM inbox WHERE slot = ANY ($1::smallint[]) LIMIT $2"
+END_INBOX: Final = """
+DELETE FROM inbox USING unnest($1::smallint[], $2::bigint[]) AS one(slot, id)
+WHERE inbox.slot = one.slot AND inbox.id = one.id"""
+INBOX: Final = "SELECT count(*), coalesce(sum(number), 0)::bigint FROM inbox"
+# One look at everything that keeps a crawl from its end.
+WHO_IS_IDLE: Final = """
+SELECT slot.agent, slot.is_free, bool_and(coalesce(settled.is_idle, false)), count(*), (SELECT count(*) FROM inbox)
+FROM slot LEFT JOIN settled ON settled.agent = slot.agent GROUP BY slot.agent, slot.is_free"""
+ALLOTTED: Final = "SELECT sum(allotted)::bigint FROM settled"
+ALLOT: Final = "UPDATE settled SET allotted = $2 WHERE agent = $1"
+# What an agent that is gone did not use goes back.
+END_ALLOTMENT: Final = """
+UPDATE settled SET allotted = least(allotted, coalesce((counters::json ->> 'urls_fetched')::bigint, 0))
+WHERE agent = $1"""
 ADD_SETTLED: Final = "INSERT INTO settled (agent) VALUES ($1) ON CONFLICT DO NOTHING"
 SETTLED: Final = """
-SELECT number, last_host, last_url, clean, marks, schedule_at, last_visit_at, totals, counters
+SELECT number, last_host, last_url, clean, marks, schedule_at, last_visit_at, totals, counters, is_idle, allotted
 FROM settled WHERE agent = $1"""
 SETTLE: Final = """
 UPDATE settled SET incarnation = $2, number = $3, last_host = $4, last_url = $5, clean = $6, marks = $7,
-  schedule_at = $8, last_visit_at = $9, totals = $10, counters = $11 WHERE agent = $1"""
+  schedule_at = $8, last_visit_at = $9, totals = $10, counters = $11, is_idle = $12, allotted = $13 WHERE agent = $1"""
 LAST_NUMBER: Final = "SELECT number FROM settled WHERE agent = $1 FOR UPDATE"
 
 # -- values of the crawl, output files

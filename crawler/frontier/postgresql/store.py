@@ -1,7 +1,7 @@
 """The frontier of one agent: a PostgreSQL database, used through asyncpg on the event loop.
 
 This file opens, recovers, reads and closes the store. `writer` has the transactions, `connection` the connection.
-Invariant: one agent owns all slots of a database.
+Invariant: work is read from, and rows are changed in, the slots that this agent owns.
 """
 
 from collections import Counter
@@ -27,6 +27,7 @@ from crawler.core.models import (
     Task,
     TemplateRow,
 )
+from crawler.core.ownership import ONLY_AGENT, SLOT_BITS, slot_in
 from crawler.core.url import KEY_RULES, parse
 from crawler.frontier.base import (
     Batch,
@@ -54,15 +55,16 @@ from crawler.frontier.base import (
     Wanted,
 )
 from crawler.frontier.postgresql import sql
-from crawler.frontier.postgresql.connection import PostgresConnection, Row
+from crawler.frontier.postgresql.agents import PostgresAgents
+from crawler.frontier.postgresql.connection import LEASE_S, PostgresConnection, Row
 from crawler.frontier.postgresql.writer import (
     ALL_SLOTS,
+    DATED_ALL,
     LOWEST,
     UNPARK_SLICE,
     PostgresWriter,
     end_of,
     made_id,
-    slot_in,
     slot_of_host,
 )
 from crawler.frontier.rows import KEY_RULES_MADE, counters_from, host_row, sample_ranges, task_of, url_row_of
@@ -70,9 +72,8 @@ from crawler.frontier.rows import KEY_RULES_MADE, counters_from, host_row, sampl
 T = TypeVar("T")
 Slice = tuple[dict[int, int], int | None]  # queued URLs of each host, and where the next slice starts
 
-AGENT: Final = "main"  # the name of the only agent of a database
+OF_ALL_AGENTS: Final = ("seed_files",)  # values of the engine that its agents share
 COPIED_AT: Final = "copied_at"  # a value of the crawl after a restore, until its first start
-_DATED_ALL: Final = b"all"
 _NAMES_AT_ONCE: Final = 50_000
 _SEARCHED_AT_ONCE: Final = 20_000
 
@@ -98,11 +99,15 @@ class PostgresFrontier:
         password: str | None = None,
         politeness_key: str | None = None,
         lock: Lock | None = None,
+        agent: str = ONLY_AGENT,
+        rules: str = "",
+        lease_s: float = LEASE_S,
     ) -> None:
-        self.connection = PostgresConnection(dsn, AGENT, password=password)
+        self.connection = PostgresConnection(dsn, agent, password=password, rules=rules, lease_s=lease_s)
         self._lock = lock
         self._politeness_key = politeness_key
         self.writer = PostgresWriter(self.connection)
+        self.agents = PostgresAgents(self.connection, lease_s, lambda: self.writer)
 
     # -- open and close
 
@@ -120,6 +125,7 @@ class PostgresFrontier:
 
     async def _release(self) -> None:
         try:
+            await self.agents.close()
             await self.connection.close()
         finally:
             if self._lock is not None:
@@ -135,8 +141,11 @@ class PostgresFrontier:
         elif rules != str(KEY_RULES).encode():
             raise FrontierVersion(f"{db.address} has keys of version {rules.decode()}, this program makes {KEY_RULES}")
         await writer.load(self._politeness_key)
+        if await writer.is_alone():
+            await writer.take_slots(ALL_SLOTS)
         for host in await writer.unfinished():
-            await self._finish_forgetting(host)
+            if slot_of_host(host) in writer.owned:
+                await self._finish_forgetting(host)
         files = await db.rows(sql.SINK_FILES, db.agent)
         for file in files:
             if file[2] == SinkFileState.LOSING:
@@ -148,9 +157,9 @@ class PostgresFrontier:
             sink_files=tuple(SinkFile(sink, name, SinkFileState(state), size) for sink, name, state, size, _ in files),
             counters=counters_from(before.counters),
             scope_hosts=tuple(row[0] for row in await db.rows(sql.SCOPE_HOSTS)),
-            schedule_at=before.schedule_at,
+            schedule_at=max(before.schedule_at, (await db.rows(sql.HIGHEST))[0][2] or 0.0),
             hosts=writer.totals.hosts,
-            backoffs=await db.fetchval(sql.COUNT_BACKOFFS, ALL_SLOTS),
+            backoffs=await db.fetchval(sql.COUNT_BACKOFFS, writer.slots),
             last_visit_at=before.last_visit_at,
             last_round=await writer.last_round(),
             is_restored=await writer.value(COPIED_AT) is not None,
@@ -178,7 +187,7 @@ class PostgresFrontier:
         try:
             if clean:
                 with suppress(FrontierFull, FrontierError):
-                    await self._job(lambda: self.writer.set_clean(True))
+                    await self._job(lambda: self.writer.leave(clean=True))
         finally:
             await self._release()
 
@@ -231,7 +240,7 @@ class PostgresFrontier:
         await self._job(lambda: self.writer.clock_set_back(now, revisits_by))
 
     async def next_due(self, *, revisits: bool = False) -> float | None:
-        due: float | None = await self._fetchval(sql.NEXT_AGAIN if revisits else sql.NEXT_FIRST, ALL_SLOTS)
+        due: float | None = await self._fetchval(sql.NEXT_AGAIN if revisits else sql.NEXT_FIRST, self.writer.slots)
         return due
 
     async def visited_pages(self, *, blocks: int, rows: int, phase: float) -> list[VisitedPage]:
@@ -240,29 +249,33 @@ class PostgresFrontier:
         for first, last in sample_ranges(self.connection.state.last_url, blocks=blocks, rows=rows, phase=phase):
             # one job for each span, so that other calls run in between
             found += map(
-                VisitedPage._make, await self._rows(sql.VISITED_PAGES, ALL_SLOTS, made_id(first, 0) - 1, end_of(last))
+                VisitedPage._make,
+                await self._rows(sql.VISITED_PAGES, self.writer.slots, made_id(first, 0) - 1, end_of(last)),
             )
         return found
 
     async def dated_to(self) -> int | None:
-        known = await self._value("dated")
-        return None if known == _DATED_ALL else int(known or 0)
+        known = await self._value(self.writer.named("dated"))
+        return None if known == DATED_ALL else int(known or 0)
 
     async def undated(self, *, after: int, rows: int) -> tuple[list[UndatedPage], int | None]:
-        end = end_of((after >> sql.SLOT_BITS) + rows)
-        found = await self._rows(sql.UNDATED, ALL_SLOTS, after, end)
-        is_last = end >> sql.SLOT_BITS >= self.connection.state.last_url
+        end = end_of((after >> SLOT_BITS) + rows)
+        found = await self._rows(sql.UNDATED, self.writer.slots, after, end)
+        is_last = end >> SLOT_BITS >= self.connection.state.last_url
         return [UndatedPage(*row) for row in found], None if is_last else end
 
     async def put_dates(self, dates: Sequence[tuple[int, float]], *, dated_to: int | None) -> None:
-        mark = _DATED_ALL.decode() if dated_to is None else str(dated_to)
+        mark = DATED_ALL.decode() if dated_to is None else str(dated_to)
         await self._job(lambda: self.writer.put_dates(dates, mark))
 
     async def store_value(self, name: str, value: bytes) -> None:
-        await self._job(lambda: self.writer.put_value(f"kept:{name}", value))
+        await self._job(lambda: self.writer.put_value(self._kept(name), value))
 
     async def stored_value(self, name: str) -> bytes | None:
-        return await self._value(f"kept:{name}")
+        return await self._value(self._kept(name))
+
+    def _kept(self, name: str) -> str:
+        return f"kept:{name}" if name in OF_ALL_AGENTS else self.writer.named(f"kept:{name}")
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         await self._job(lambda: self.writer.record_sink_files(files))
@@ -289,7 +302,7 @@ class PostgresFrontier:
         if after is not None:
             position = (after.host_id, after.priority, after.depth, after.id)
         statement = sql.URL_ROWS_QUEUED if state is UrlState.QUEUED else sql.URL_ROWS_DENIED
-        slots = [slot_in(first)] if first == last else ALL_SLOTS
+        slots = [slot_in(first)] if first == last else self.writer.slots
         rows = await self._rows(statement, slots, last, *position, limit)
         origins = await self._rows(sql.ORIGINS, list({row[0] for row in rows}))
         prefixes = {host_id: str(Origin(*origin)) for host_id, *origin in origins}
@@ -323,7 +336,7 @@ class PostgresFrontier:
         return await self._job(lambda: self.writer.deny(denied, now))
 
     async def judge_by(self, rules: str) -> Sweep | None:
-        if await self._value("rules") == rules.encode():
+        if await self._value(self.writer.named("rules")) == rules.encode():
             return None
         before, last_host = await self.sweep(), await self._last_host_id()
         begun = Sweep(1 if before is None else before.generation + 1, 0, last_host) if last_host else None
@@ -336,7 +349,7 @@ class PostgresFrontier:
         return await self._fetchval(sql.LAST_HOST_ID, ALL_SLOTS) or 0
 
     async def sweep(self) -> Sweep | None:
-        stored = await self._value("sweep")
+        stored = await self._value(self.writer.named("sweep"))
         return None if stored is None else Sweep(*orjson.loads(stored))
 
     async def swept(self, sweep: Sweep, *, marked: Collection[int] = ()) -> None:
@@ -346,7 +359,7 @@ class PostgresFrontier:
         await self._job(lambda: self.writer.swept(done, marked))
 
     async def marked_hosts(self, *, after: int, limit: int) -> list[int]:
-        return [row[0] for row in await self._rows(sql.MARKED_HOSTS, ALL_SLOTS, slot_in(after), after, limit)]
+        return [row[0] for row in await self._rows(sql.MARKED_HOSTS, self.writer.slots, slot_in(after), after, limit)]
 
     async def reevaluation_mark(self, host_id: int) -> int:
         return int(await self._fetchval(sql.REEVALUATION_MARK, slot_in(host_id), host_id) or 0)
@@ -375,7 +388,7 @@ class PostgresFrontier:
         return await self._job(read)
 
     async def suspects(self, *, limit: int = 1_000) -> list[Suspects]:
-        rows = await self._rows(sql.SUSPECTS, ALL_SLOTS, limit)
+        rows = await self._rows(sql.SUSPECTS, self.writer.slots, limit)
         addresses = await self._rows(sql.ADDRESSES, [id_ for row in rows for id_ in row[3]])
         urls = {id_: f"{Origin(*origin)}{target}" for id_, *origin, target in addresses}
         return [Suspects(host, template, count, tuple(urls[id_] for id_ in ids)) for host, template, count, ids in rows]
@@ -387,7 +400,7 @@ class PostgresFrontier:
         await self._job(lambda: self.writer.put_round(one))
 
     async def last_url_id(self) -> int:
-        return await self._fetchval(sql.LAST_URL_ID, ALL_SLOTS, made_id(self.connection.state.last_url, 0)) or 0
+        return await self._fetchval(sql.LAST_URL_ID, self.writer.slots, made_id(self.connection.state.last_url, 0)) or 0
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         href, origin = parse(url)
@@ -417,7 +430,7 @@ class PostgresFrontier:
         ids: list[int] = []
         names: set[str] = set()
         after = 0
-        while rows := await self._rows(sql.NAMES_BELOW, ALL_SLOTS, after, _NAMES_AT_ONCE, f".{name}"):
+        while rows := await self._rows(sql.NAMES_BELOW, self.writer.slots, after, _NAMES_AT_ONCE, f".{name}"):
             for id_, host, is_below in rows:
                 after = max(after, id_)
                 if is_below:
@@ -426,20 +439,20 @@ class PostgresFrontier:
         return HostsBelow(sorted(ids), len(names))
 
     async def search_hosts(self, search: HostSearch, *, after: int) -> FoundHosts:
-        end = end_of((after >> sql.SLOT_BITS) + _SEARCHED_AT_ONCE)
+        end = end_of((after >> SLOT_BITS) + _SEARCHED_AT_ONCE)
         values = (after, end, search.text, list(search.states), search.at, list(search.without), search.limit)
 
         async def read() -> FoundHosts:
             rows = self.connection.rows
-            ((matching, ids),) = await rows(sql.SEARCH[search.order], ALL_SLOTS, *values)
+            ((matching, ids),) = await rows(sql.SEARCH[search.order], self.writer.slots, *values)
             found = [host_row(list(row)) for row in await rows(sql.HOSTS_OF_IDS, ids)]
-            is_last = end >> sql.SLOT_BITS >= self.connection.state.last_host
+            is_last = end >> SLOT_BITS >= self.connection.state.last_host
             return FoundHosts(found, matching, None if is_last else end)
 
         return await self._job(read)
 
     async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
-        return await self._hosts(sql.HOSTS_WITH_WORK if with_work else sql.HOSTS_AFTER, ALL_SLOTS, after, limit)
+        return await self._hosts(sql.HOSTS_WITH_WORK if with_work else sql.HOSTS_AFTER, self.writer.slots, after, limit)
 
     async def host_rows_of(self, host_ids: Collection[int]) -> list[HostRow]:
         return await self._hosts(sql.HOSTS_OF_IDS, list(set(host_ids)))
@@ -468,7 +481,7 @@ class PostgresFrontier:
             after = found[-1]
 
     async def parked(self) -> dict[str, tuple[int, int]]:
-        return {parked: (hosts, urls) for parked, hosts, urls in await self._rows(sql.PARKED_COUNTS, ALL_SLOTS)}
+        return {parked: (hosts, urls) for parked, hosts, urls in await self._rows(sql.PARKED_COUNTS, self.writer.slots)}
 
     # -- jobs
 

@@ -29,7 +29,9 @@ from crawler.core.models import (
     SlowResponse,
 )
 from crawler.core.outcomes import OUTAGE_ERRORS
+from crawler.core.ownership import ONLY_AGENT, SLOT_BITS, slot_in
 from crawler.core.url import (
+    SLOTS,
     every_key_of,
     key_of,
     kind_key_of,
@@ -54,10 +56,12 @@ from crawler.frontier.base import (
     Wanted,
 )
 from crawler.frontier.postgresql import sql
-from crawler.frontier.postgresql.connection import PendingState, PostgresConnection
+from crawler.frontier.postgresql.connection import LOCK, PendingState, PostgresConnection
+from crawler.frontier.postgresql.inbox import INBOX_AT_ONCE, Found, inbox_rows, inbox_urls
 from crawler.frontier.rows import (
     FORGOTTEN_ERROR,
     KEY_NAMES,
+    MARKS,
     PAGES_SINK,
     ROUND,
     ROUND_COUNTS,
@@ -65,6 +69,7 @@ from crawler.frontier.rows import (
     PendingChange,
     check_batch,
     clip,
+    counters_from,
     host_row,
     host_state,
     robots_digest,
@@ -74,7 +79,7 @@ from crawler.frontier.rows import (
     visit_row,
 )
 
-ALL_SLOTS: Final = list(range(1 << sql.SLOT_BITS))
+ALL_SLOTS: Final = list(range(SLOTS))
 CRAWL: Final = 0  # the slot of values of the whole crawl
 LOWEST: Final = -(1 << 63)  # before every key of a host's URLs
 REQUEUE_SLICE: Final = 5_000  # URLs of one transaction, for which other calls wait
@@ -82,6 +87,7 @@ ERASE_SLICE: Final = 2_000  # URLs of one transaction of a takedown
 HOST_SLICE: Final = 20_000  # hosts of one statement
 UNPARK_SLICE: Final = 2_000
 HOSTS_CACHED: Final = 65_536  # origins whose id is in memory
+DATED_ALL: Final = b"all"
 WITH_WORK: Final = "hosts_with_work"  # in the totals
 KEY_MODE: Final = "politeness_key"  # a value of the crawl: what the keys of hosts were made by
 _KEYS_AT_ONCE: Final = 64  # of one statement that reads hosts that enter memory
@@ -90,28 +96,23 @@ _UNFINISHED: Final = "forgetting"  # a value of the crawl: hosts whose takedown 
 StateRow = tuple[int, int, str]  # id, host id and state of a URL
 
 
-def slot_in(id_: int) -> int:
-    """The slot of an id."""
-    return id_ & ((1 << sql.SLOT_BITS) - 1)
-
-
 def slot_of_host(host: str) -> int:
     """The slot of a host name, and of the name of a politeness key."""
     return slot_of(registrable_domain(host))
 
 
 def made_id(number: int, slot: int) -> int:
-    return number << sql.SLOT_BITS | slot
+    return number << SLOT_BITS | slot
 
 
 def end_of(number: int) -> int:
     """An id after all with this sequence number, and before the next."""
-    return made_id(number, (1 << sql.SLOT_BITS) - 1)
+    return made_id(number, (1 << SLOT_BITS) - 1)
 
 
 def key_id_of(name: str) -> int:
     """The id of the politeness key of that name."""
-    return name_hash(name) >> sql.SLOT_BITS << sql.SLOT_BITS | slot_of_host(name)
+    return name_hash(name) >> SLOT_BITS << SLOT_BITS | slot_of_host(name)
 
 
 def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
@@ -137,21 +138,25 @@ class PostgresWriter:
         self._changed: dict[int, HostCount] = {}  # since `take_counts`
         self._files: dict[str, int] = {}  # ids of output files by name; names of two sinks end differently
         self._counts: dict[str, int] = {}
+        self._others: Counter[str] = Counter()  # the counts of other agents, as of the last look
         self.totals = totals_from({})
+        self.owned: set[int] = set()  # slots whose rows may be changed
+        self.slots: list[int] = []  # those of them from which work is read: not those that are given back
 
     async def load(self, key_mode: str | None) -> None:
         """Read what is kept in memory, and give hosts the keys of `key_mode` (None: as they have)."""
         db = self.db
         self._counts = db.state.counts
-        self.totals = totals_from(self._counts, db.state.marks)
+        await self._count_others()
+        self._own(row[0] for row in await db.rows(sql.OWN_SLOTS, db.agent))
         self._forgotten_hosts = {row[0] for row in await db.rows(sql.FORGOTTEN_HOSTS, ALL_SLOTS)}
         self._legacy_marks = {(row[0], row[1]) for row in await db.rows(sql.LEGACY_MARKS, ALL_SLOTS)}
-        rows = await db.rows(sql.ERROR_PAGE_HOSTS, ALL_SLOTS, ERROR_PAGE_LINKS)
+        rows = await db.rows(sql.ERROR_PAGE_HOSTS, self.slots, ERROR_PAGE_LINKS)
         self._error_page_hosts = {row[0] for row in rows}
         await self._assign_keys(key_mode)
         async with db.transaction() as pending:
             pending.replace(clean=False)
-            await db.run(sql.END_ACTIVITY, ALL_SLOTS)
+            await db.run(sql.END_ACTIVITY, self.slots)
 
     async def _assign_keys(self, mode: str | None) -> None:
         """Give every host its politeness key anew, if politeness.key was changed to `mode`."""
@@ -171,6 +176,151 @@ class PostgresWriter:
             for statement in sql.MAKE_KEYS:
                 await db.run(statement, ALL_SLOTS)
             await db.run(sql.PUT_VALUE, CRAWL, KEY_MODE, mode.encode())
+
+    # -- slots of several agents
+
+    def _own(self, slots: Iterable[int]) -> None:
+        self.slots = sorted(slots)
+        self.owned = set(self.slots)
+
+    @property
+    def owns_all(self) -> bool:
+        return len(self.owned) == SLOTS
+
+    def _ours(self, ids: Iterable[int]) -> list[int]:
+        """Those of these ids that are in slots of this agent."""
+        return list(ids) if self.owns_all else [id_ for id_ in ids if slot_in(id_) in self.owned]
+
+    async def count_others(self) -> None:
+        """Read the totals of other agents, and what was taken down by name."""
+        await self._count_others()
+        self._forgotten_hosts = {row[0] for row in await self.db.rows(sql.FORGOTTEN_HOSTS, ALL_SLOTS)}
+
+    async def _count_others(self) -> None:
+        self._others = Counter()
+        for totals, marks in await self.db.rows(sql.TOTALS_OF_OTHERS, self.db.agent):
+            self._others.update({} if totals is None else orjson.loads(totals))
+            self._others[MARKS] += marks
+        self._add_up()
+
+    def _add_up(self) -> None:
+        """What one agent stored as queued another may have fetched: only the sum of all is a number of URLs."""
+        counts = self._others.copy()
+        counts.update(self._counts)
+        self.totals = totals_from(counts, self.db.state.marks + self._others[MARKS])
+
+    async def is_alone(self) -> bool:
+        """Whether all other agents have left."""
+        return all(row[3] for row in await self.db.rows(sql.AGENTS) if row[0] != self.db.agent)
+
+    async def take_slots(self, slots: Sequence[int]) -> list[int]:
+        """Own those of these slots that are free. Returns those that another agent owned last.
+
+        Ids that are made from now on are above all others, so that they are above those of the slots.
+        """
+        db = self.db
+        async with db.transaction() as pending:
+            rows = await db.rows(sql.TAKE_SLOTS, db.agent, db.incarnation, list(slots))
+            taken = [row[0] for row in rows]
+            await db.run(sql.END_ACTIVITY, taken)
+            last_host, last_url, schedule_at = (await db.rows(sql.HIGHEST))[0]
+            state = db.state
+            pending.replace(
+                last_host=max(state.last_host, last_host),
+                last_url=max(state.last_url, last_url),
+                schedule_at=max(state.schedule_at, schedule_at),
+            )
+            self._forgotten_hosts = {row[0] for row in await db.rows(sql.FORGOTTEN_HOSTS, ALL_SLOTS)}
+            errors = await db.rows(sql.ERROR_PAGE_HOSTS, taken, ERROR_PAGE_LINKS)
+            for before in {row[2] for row in rows if not row[1]}:
+                await self._go_on_for(before)
+        self._own((*self.slots, *taken))
+        self._error_page_hosts |= {row[0] for row in errors}
+        return [slot for slot, was_ours, _ in rows if not was_ours]
+
+    async def _go_on_for(self, before: str) -> None:
+        """Begin what the former owner of slots may not have ended in them: re-evaluation by new rules, and dates for
+        revisits.
+        """
+        rules = await self.value(self.named("rules"))
+        is_swept = await self.value(f"rules@{before}" if before != ONLY_AGENT else "rules") == rules
+        if rules is not None and not (is_swept and await self._value_of(before, "sweep") is None):
+            stored = await self.value(self.named("sweep"))
+            generation = 1 + (0 if stored is None else orjson.loads(stored)[0])
+            last = await self.db.fetchval(sql.LAST_HOST_ID, ALL_SLOTS) or 0
+            await self._put_value(self.named("sweep"), orjson.dumps((generation, 0, last)))
+        if await self.value(self.named("dated")) is not None and await self._value_of(before, "dated") != DATED_ALL:
+            await self._put_value(self.named("dated"), b"0")
+
+    def named(self, name: str) -> str:
+        """The name of a value of the crawl that each agent has for itself."""
+        return name if self.db.agent == ONLY_AGENT else f"{name}@{self.db.agent}"
+
+    async def _value_of(self, agent: str, name: str) -> bytes | None:
+        return await self.value(name if agent == ONLY_AGENT else f"{name}@{agent}")
+
+    def stop_reading(self, slots: Iterable[int]) -> None:
+        """Read no more work from slots that are to be given back."""
+        given = set(slots)
+        self.slots = [slot for slot in self.slots if slot not in given]
+
+    async def give_back(self, slots: Sequence[int]) -> None:
+        """Own these slots no more. Nothing of them is in memory."""
+        async with self.db.transaction():
+            await self.db.run(sql.END_ACTIVITY, list(slots))
+            await self.db.run(sql.FREE, self.db.agent, list(slots))
+        self._own(self.owned.difference(slots))
+
+    async def disown(self, agent: str, incarnation: int, renewal: int) -> bool:
+        """Take the slots of an agent away that is gone, unless it renewed its lease meanwhile. Returns whether it was
+        so.
+        """
+        async with self.db.transaction():
+            if await self.db.fetchval(sql.DISOWN, agent, incarnation, renewal) is None:
+                return False
+            await self.db.run(sql.FREE_ALL, agent)
+            await self.db.run(sql.END_ALLOTMENT, agent)
+        return True
+
+    async def leave(self, *, clean: bool) -> None:
+        """Give up all slots, as the last transaction. `clean`: nothing was in flight."""
+        db = self.db
+        async with db.transaction() as pending:
+            pending.replace(clean=clean)
+            await db.run(sql.END_ACTIVITY, list(self.owned))
+            await db.run(sql.FREE_ALL, db.agent)
+            await db.run(sql.LEAVE, db.agent, db.incarnation)
+            used = counters_from(db.state.counters).urls_fetched
+            pending.replace(allotted=min(db.state.allotted, used))
+
+    async def rest(self) -> None:
+        """Store that this agent has nothing left to do."""
+        if not self.db.state.is_idle:
+            async with self.db.transaction() as pending:
+                used = counters_from(self.db.state.counters).urls_fetched
+                pending.replace(is_idle=True, allotted=min(self.db.state.allotted, used))
+
+    async def allot(self, limit: int, wanted: int) -> int:
+        """Have up to `wanted` more of the first attempts of `limit` (scope.max_urls), which all agents share. Returns
+        the number that this agent may make in all.
+        """
+        async with self.db.transaction() as pending:
+            await self.db.run("SELECT pg_advisory_xact_lock($1::integer, 2)", LOCK)
+            left = limit - (await self.db.fetchval(sql.ALLOTTED) or 0)
+            used = max(self.db.state.allotted, counters_from(self.db.state.counters).urls_fetched)
+            pending.replace(allotted=used + max(0, min(wanted, left)), is_idle=self.db.state.is_idle)
+        return self.db.state.allotted
+
+    async def empty_inbox(self, now: float, hint_after_s: float | None) -> Receipt | None:
+        """Store URLs that other agents found in slots of this one. None: there were none."""
+        rows = await self.db.rows(sql.TAKE_INBOX, self.slots, INBOX_AT_ONCE)
+        if not rows:
+            return None
+        found = [one for row in rows for one in inbox_urls(row[2])]
+        async with self.change() as change:
+            new = await self._insert(found, change, hint_after_s)
+            await self.db.run(sql.END_INBOX, *columns([(row[0], row[1]) for row in rows], 2))
+        return change.receipt([len(new)])
 
     def take_counts(self) -> dict[int, HostCount]:
         """See Frontier.take_counts."""
@@ -193,11 +343,6 @@ class PostgresWriter:
             await self.db.run(sql.END_VALUE, slot, name)
         else:
             await self.db.run(sql.PUT_VALUE, slot, name, value)
-
-    async def set_clean(self, clean: bool) -> None:
-        """Store whether the store was left with nothing in flight."""
-        async with self.db.transaction() as pending:
-            pending.replace(clean=clean)
 
     # -- the transactions
 
@@ -241,7 +386,7 @@ class PostgresWriter:
             for host_id, value in batch.error_pages:
                 await self._put_value(f"error_pages:{host_id}", value, slot_in(host_id))
             if batch.round_counts is not None:
-                await self._put_value(ROUND_COUNTS, orjson.dumps(batch.round_counts))
+                await self._put_value(self.named(ROUND_COUNTS), orjson.dumps(batch.round_counts))
         return change.receipt(links_new)
 
     async def deny(self, denied: Sequence[tuple[int, Denied]], now: float) -> int:
@@ -275,17 +420,17 @@ class PostgresWriter:
     async def retry_now(self, since_at: float, now: float) -> None:
         """See Frontier.retry_now."""
         async with self.db.transaction():
-            await self.db.run(sql.RETRY_NOW, ALL_SLOTS, now, sorted(OUTAGE_ERRORS), since_at)
+            await self.db.run(sql.RETRY_NOW, self.slots, now, sorted(OUTAGE_ERRORS), since_at)
 
     async def clock_set_back(self, now: float, revisits_by: float) -> None:
         """See Frontier.clock_set_back."""
         async with self.db.transaction():
-            await self.db.run(sql.REDATE_WAITING, ALL_SLOTS, now, now)
-            await self.db.run(sql.REDATE_REVISITS, ALL_SLOTS, now, revisits_by)
+            await self.db.run(sql.REDATE_WAITING, self.slots, now, now)
+            await self.db.run(sql.REDATE_REVISITS, self.slots, now, revisits_by)
 
     async def promote(self, now: float, limit: int, *, revisits: bool) -> dict[int, int]:
         """See Frontier.promote."""
-        due = await self._state_rows(sql.DUE_AGAIN if revisits else sql.DUE_FIRST, ALL_SLOTS, now, max(0, limit))
+        due = await self._state_rows(sql.DUE_AGAIN if revisits else sql.DUE_FIRST, self.slots, now, max(0, limit))
         if due:
             async with self.change() as change:
                 ids = await self._set_state(due, UrlState.QUEUED, change)
@@ -298,9 +443,9 @@ class PostgresWriter:
         """See Frontier.settled_urls. Of one host, `after` is the key of a URL."""
         if host_id is None:
             first = after or 0
-            end = end_of((first >> sql.SLOT_BITS) + REQUEUE_SLICE)
+            end = end_of((first >> SLOT_BITS) + REQUEUE_SLICE)
             statement, values = sql.settled(selection, by_ids=False)
-            found = await self.db.rows(statement, ALL_SLOTS, first, end, *values)
+            found = await self.db.rows(statement, self.slots, first, end, *values)
             return [UrlPlace(*row) for row in found], self._unless_last(end)
         slot, key = slot_in(host_id), LOWEST if after is None else after
         rows = await self.db.rows(sql.URLS_OF_HOST, slot, host_id, key, REQUEUE_SLICE)
@@ -322,16 +467,16 @@ class PostgresWriter:
 
     async def last_round(self) -> Round | None:
         """The last round, None if there was none."""
-        texts = [await self.value(name) for name in (ROUND, ROUND_COUNTS)]
+        texts = [await self.value(self.named(name)) for name in (ROUND, ROUND_COUNTS)]
         return round_from(*(None if text is None else text.decode() for text in texts))
 
     async def put_round(self, one: Round) -> None:
         """See Frontier.put_round."""
         before = await self.last_round()
         async with self.db.transaction():
-            await self._put_value(ROUND, round_text(one).encode())
+            await self._put_value(self.named(ROUND), round_text(one).encode())
             if before is None or before.number != one.number:
-                await self._put_value(ROUND_COUNTS, None)
+                await self._put_value(self.named(ROUND_COUNTS), None)
 
     async def block(self, block: BlockedHost) -> bool:
         """See Frontier.block."""
@@ -362,14 +507,14 @@ class PostgresWriter:
             if marked:
                 await self.db.run(sql.MARK_HOSTS, list(marked))
             if sweep is not None:
-                await self._put_value("sweep", orjson.dumps(sweep) if sweep[1] < sweep[2] else None)
+                await self._put_value(self.named("sweep"), orjson.dumps(sweep) if sweep[1] < sweep[2] else None)
 
     async def begin_sweep(self, rules: str, sweep: tuple[int, int, int] | None) -> None:
         """Store the fingerprint of other rules, and the sweep that it begins."""
         async with self.db.transaction():
-            await self._put_value("rules", rules.encode())
+            await self._put_value(self.named("rules"), rules.encode())
             if sweep is not None:
-                await self._put_value("sweep", orjson.dumps(sweep))
+                await self._put_value(self.named("sweep"), orjson.dumps(sweep))
 
     async def reevaluated(self, host_id: int, mark: int) -> None:
         """See Frontier.reevaluated."""
@@ -380,12 +525,12 @@ class PostgresWriter:
         """See Frontier.put_dates."""
         async with self.db.transaction():
             await self.db.run(sql.PUT_DATES, *columns(dates, 2))
-            await self._put_value("dated", mark.encode())
+            await self._put_value(self.named("dated"), mark.encode())
 
     async def unpark_slice(self, parked: str, at: float, after: int, ids: Sequence[int] | None) -> list[int]:
         """Make up to UNPARK_SLICE parked hosts ready. Returns their ids."""
         if ids is None:
-            rows = await self.db.rows(sql.PARKED, ALL_SLOTS, parked, after, UNPARK_SLICE)
+            rows = await self.db.rows(sql.PARKED, self.slots, parked, after, UNPARK_SLICE)
         else:
             rows = await self.db.rows(sql.PARKED_OF, ids, parked, UNPARK_SLICE)
         found = [row[0] for row in rows]
@@ -409,8 +554,8 @@ class PostgresWriter:
 
     async def lose_slice(self, after: int, file_id: int) -> tuple[dict[int, int], int | None]:
         """A slice of Frontier.lose_file, as `settled_urls`."""
-        end = end_of((after >> sql.SLOT_BITS) + REQUEUE_SLICE)
-        found = await self._state_rows(sql.IN_FILE, ALL_SLOTS, after, end, file_id)
+        end = end_of((after >> SLOT_BITS) + REQUEUE_SLICE)
+        found = await self._state_rows(sql.IN_FILE, self.slots, after, end, file_id)
         ended = [row for row in found if row[2] in _ENDED]
         if found:
             async with self.change() as change:
@@ -431,9 +576,9 @@ class PostgresWriter:
             await self._put_slow_responses(leaving.slow_responses)
             keys, more, named = await self._enter(wanted)
             await self._put_readiness(leaving.hosts)
-            if leaving.keys:
-                await self.db.run(sql.LEAVE_KEYS, *columns(leaving.keys, 3))
-            return Entered(keys, more, named, await self.db.fetchval(sql.NEXT_READY, ALL_SLOTS))
+            if keys_left := [one for one in leaving.keys if slot_in(one[0]) in self.owned]:
+                await self.db.run(sql.LEAVE_KEYS, *columns(keys_left, 3))
+            return Entered(keys, more, named, await self.db.fetchval(sql.NEXT_READY, self.slots))
 
     async def _enter(
         self, wanted: Wanted
@@ -442,8 +587,10 @@ class PostgresWriter:
         db = self.db
         named: list[HostRow] = []
         if wanted.host_ids:
-            named = [host_row(list(row)) for row in await db.rows(sql.HOSTS_OF_IDS, list(set(wanted.host_ids)))]
+            named = [host_row(list(row)) for row in await db.rows(sql.HOSTS_OF_IDS, self._ours(set(wanted.host_ids)))]
         names = {key_id_of(name): name for name in (*wanted.names, *(self.key_name(row.origin.host) for row in named))}
+        foreign = {id_: name for id_, name in names.items() if slot_in(id_) not in self.owned}
+        names = {id_: name for id_, name in names.items() if id_ not in foreign}
         if names:
             active = {row[0] for row in await db.rows(sql.ACTIVE_KEYS, list(names))}
             names = {id_: name for id_, name in names.items() if id_ not in active}
@@ -451,7 +598,7 @@ class PostgresWriter:
         hosts_of = await self._hosts_of(list(names), (), wanted.hosts)
         places = wanted.places
         if places > 0:
-            rows = await db.rows(sql.READY_KEYS, ALL_SLOTS, wanted.ready_by, places + len(names))
+            rows = await db.rows(sql.READY_KEYS, self.slots, wanted.ready_by, places + len(names))
             ready = [row[0] for row in rows if row[0] not in names]
             while ready and places > 0:
                 some, ready = ready[:_KEYS_AT_ONCE], ready[_KEYS_AT_ONCE:]
@@ -462,7 +609,7 @@ class PostgresWriter:
                     if hosts := found[0]:
                         places -= len(hosts)
                         names[id_] = self.key_name(hosts[0].origin.host)
-        keys = await self._keys(names, hosts_of)
+        keys = [*await self._keys(names, hosts_of), *await self._foreign_keys(foreign)]
         if empty := [id_ for id_ in hosts_of if id_ not in names]:  # their hosts have no work any more
             await db.run(sql.LEAVE_KEYS, empty, [None] * len(empty), [0.0] * len(empty))
         known = [host_id for ids in wanted.more.values() for host_id in ids]
@@ -498,6 +645,12 @@ class PostgresWriter:
             )
             for id_, name in names.items()
         ]
+
+    async def _foreign_keys(self, names: dict[int, str]) -> list[KeyRow]:
+        """Keys of another agent's slots, to which a robots.txt was redirected: as they are, without hosts."""
+        rows = {row[0]: row for row in await self.db.rows(sql.KEYS, list(names))} if names else {}
+        found = [(id_, name, rows.get(id_, (id_, None, 0.0, None))) for id_, name in names.items()]
+        return [KeyRow(id_, name, row[1], row[2], row[3], None, 0.0, (), None) for id_, name, row in found]
 
     async def _hosts_of(
         self, key_ids: Sequence[int], known: Sequence[int], limit: int
@@ -636,7 +789,7 @@ class PostgresWriter:
         self._counts = change.counts
         self._files |= change.files
         self._error_page_hosts |= change.error_page_hosts
-        self.totals = totals_from(change.counts, self.db.state.marks)
+        self._add_up()
         self._host_ids.update(change.ids)
         while len(self._host_ids) > HOSTS_CACHED:
             self._host_ids.popitem(last=False)
@@ -659,7 +812,8 @@ class PostgresWriter:
         return [(row[0], row[1], row[2]) for row in await self.db.rows(statement, *values)]
 
     async def _states(self, ids: Sequence[int]) -> list[StateRow]:
-        return await self._state_rows(sql.STATES, list(dict.fromkeys(ids))) if ids else []
+        ours = self._ours(dict.fromkeys(ids))
+        return await self._state_rows(sql.STATES, ours) if ours else []
 
     async def _set_state(self, rows: Sequence[StateRow], state: UrlState, change: PendingChange) -> list[int]:
         """Give URLs another state. Returns their ids."""
@@ -676,7 +830,7 @@ class PostgresWriter:
 
     def _unless_last(self, end: int) -> int | None:
         """`end`, None if no URL comes after it."""
-        return end if end >> sql.SLOT_BITS < self.db.state.last_url else None
+        return end if end >> SLOT_BITS < self.db.state.last_url else None
 
     async def _put_visits(self, batch: Batch, change: "DatabaseChange") -> None:
         if not batch.settlements:
@@ -796,7 +950,7 @@ class PostgresWriter:
 
     async def _insert(
         self,
-        found: Sequence[tuple[int, int | None, float, Discovered]],
+        found: Sequence[Found],
         change: "DatabaseChange",
         hint_after_s: float | None,
     ) -> list[tuple[int, int, int]]:
@@ -804,11 +958,12 @@ class PostgresWriter:
         in `found`, id and host id of those.
         """
         at = found[0][2] if found else 0.0
-        ids = await self._ids_of([one.origin for *_, one in found], at, change)
+        origins = {one.origin for *_, one in found} if self.owns_all else await self._send_foreign(found)
+        ids = await self._ids_of([one.origin for *_, one in found if one.origin in origins], at, change)
         first: dict[tuple[int, int], int] = {}  # host id and key → index of the first
         hosts: list[int] = []
         for index, (*_, one) in enumerate(found):
-            host_id = ids[one.origin]
+            host_id = ids.get(one.origin, 0)
             if host_id and self._legacy_marks and self._was_forgotten(host_id, one):
                 host_id = 0
             hosts.append(host_id)
@@ -837,9 +992,22 @@ class PostgresWriter:
         await self._put_hints(found, hosts, known, hint_after_s)
         return new
 
+    async def _send_foreign(self, found: Sequence[Found]) -> set[Origin]:
+        """Put URLs in slots of others in their inbox. Returns the origins of all other URLs."""
+        slots = {one.origin: slot_of_host(one.origin.host) for *_, one in found}
+        ours = {origin for origin, slot in slots.items() if slot in self.owned}
+        foreign = [
+            (slots[one[3].origin], one)
+            for one in found
+            if one[3].origin not in ours and one[3].origin.host not in self._forgotten_hosts
+        ]
+        if foreign:
+            await self.db.run(sql.PUT_IN_INBOX, *columns(inbox_rows(foreign), 3))
+        return ours
+
     async def _put_hints(
         self,
-        found: Sequence[tuple[int, int | None, float, Discovered]],
+        found: Sequence[Found],
         hosts: Sequence[int],
         known: dict[tuple[int, int], int],
         after_s: float | None,

@@ -73,6 +73,8 @@ class SqliteFrontier:
     `insertions`). `politeness_key`: "domain" or "host", None: as it was. `vfs`: an apsw VFS, for tests.
     """
 
+    agents: Final = None
+
     def __init__(
         self, path: Path, *, duplicates: str = "exact", politeness_key: str | None = None, vfs: str | None = None
     ) -> None:

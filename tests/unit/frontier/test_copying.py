@@ -26,9 +26,9 @@ from crawler.core.models import (
     Task,
     TemplateRow,
 )
+from crawler.core.ownership import SLOT_BITS
 from crawler.frontier.base import BlockedHost, Frontier, FrontierError, Leaving, Sweep, Wanted
 from crawler.frontier.copying import copy_store
-from crawler.frontier.postgresql.sql import SLOT_BITS
 from crawler.frontier.postgresql.store import PostgresFrontier
 from crawler.frontier.sqlite.snapshots import Auditor
 from crawler.frontier.sqlite.store import SqliteFrontier

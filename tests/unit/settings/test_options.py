@@ -96,6 +96,8 @@ ELSEWHERE = {
     "frontier.store",
     "frontier.path",
     "frontier.dsn",
+    "frontier.agent",
+    "frontier.lease",
     "frontier.duplicates",
     "output.directory",
     "admin.socket",

@@ -1,0 +1,199 @@
+"""One agent among others that share a store: it renews its lease, takes slots over and gives slots back, and takes in
+what others found for it.
+
+`core.ownership` decides which slots; this file does it. A slot is given back in three steps: no work is read from it
+any more, what is in memory of it is finished, stored and leaves, and only then is it free.
+
+Invariants: no request leaves after `Ownership.until_mono` (`may_send`, asked in the same step as the write to the
+socket). A politeness key of a slot that another agent owned rests for its whole delay first.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Final
+
+from crawler.core.clock import Clock
+from crawler.core.ownership import Ownership
+from crawler.engine.reevaluation import Reevaluation
+from crawler.engine.scheduling.host_table import OnEvent
+from crawler.engine.scheduling.restrictions import Blocklist
+from crawler.engine.scheduling.scheduler import Scheduler
+from crawler.frontier.base import Agents, Frontier, FrontierFull, FrontierLocked, Receipt
+from crawler.obs.events import Event
+
+TICK_S: Final = 0.25  # between two looks into the inbox
+LOOK_S: Final = 0.5  # between two looks at the other agents, and at what operators told them
+_FAILED_S: Final = 0.5  # until a renewal that failed is tried again
+_ALLOTMENTS: Final = 16  # so many parts of `scope.max_urls` are given out
+_LEAST_ALLOTMENT: Final = 64
+
+
+class Fleet:
+    """`status` is called for the text that other programs see. `on_links` gets the number of new URLs of an inbox."""
+
+    def __init__(
+        self,
+        agents: Agents,
+        *,
+        frontier: Frontier,
+        scheduler: Scheduler,
+        reevaluation: Reevaluation,
+        blocklist: Blocklist,
+        clock: Clock,
+        on_event: OnEvent,
+        on_links: Callable[[Receipt], None],
+        status: Callable[[], str],
+    ) -> None:
+        self._agents = agents
+        self._frontier = frontier
+        self._scheduler = scheduler
+        self._reevaluation = reevaluation
+        self._blocklist = blocklist
+        self._clock = clock
+        self._on_event = on_event
+        self._on_links = on_links
+        self._status = status
+        self.ownership = Ownership(agents.name, agents.lease_s)
+        self._giving: set[int] = set()  # slots that are given back as soon as nothing of them is in memory
+        self._looked_mono = 0.0
+        self._renewing: asyncio.Task[None] | None = None
+        self._had_lease = True
+        self.inbox_urls = 0  # of all agents, at the last look
+
+    # -- the lease
+
+    async def open(self) -> None:
+        """Renew the lease for the first time, and from now on. Raises FrontierLocked, FrontierFull."""
+        await self._renew()
+        self._renewing = asyncio.create_task(self._keep_renewing(), name="lease")
+
+    async def close(self) -> None:
+        """Renew the lease no more: nothing is in flight."""
+        if self._renewing is not None:
+            self._renewing.cancel()
+            with suppress(asyncio.CancelledError, FrontierLocked):
+                await self._renewing
+            self._renewing = None
+        await self._agents.close()
+
+    async def _renew(self) -> None:
+        begun_mono = self._clock.mono()
+        await self._agents.renew(self._status())
+        self.ownership.renewed(begun_mono)
+
+    async def _keep_renewing(self) -> None:
+        while True:
+            await asyncio.sleep(self.ownership.renew_s)
+            while True:
+                try:
+                    await self._renew()
+                    break
+                except FrontierFull:  # the next commit fails as well, and reports it
+                    await asyncio.sleep(_FAILED_S)
+
+    def may_send(self) -> bool:
+        """Whether a request may be sent now."""
+        return self.ownership.may_send(self._clock.mono())
+
+    # -- slots
+
+    async def run(self) -> None:
+        """Look after the slots until cancelled. Raises FrontierLocked if other agents took them over."""
+        while True:
+            if self._renewing is not None and self._renewing.done():
+                self._renewing.result()
+            with suppress(FrontierFull):  # the next commit fails as well, and reports it
+                await self._take_in()
+                if self._clock.mono() - self._looked_mono >= LOOK_S:
+                    await self._look()
+                await self._finish_giving()
+            await asyncio.sleep(TICK_S)
+
+    async def _take_in(self) -> None:
+        """Store what other agents found in slots of this one."""
+        while True:
+            hint_after_s = self._scheduler.revisits.hint_after_s
+            receipt = await self._agents.empty_inbox(now=self._clock.now(), hint_after_s=hint_after_s)
+            if receipt is None:
+                return
+            self._on_links(receipt)
+            self._scheduler.discoveries_stored(receipt)
+
+    async def _look(self) -> None:
+        agents = self._agents
+        begun_mono = self._clock.mono()
+        look = await agents.look()
+        self._looked_mono = self._clock.mono()
+        self.inbox_urls = look.inbox_urls
+        alive = self.ownership.alive
+        moves = self.ownership.look(look.agents, look.free, agents.own, begun_mono, self._looked_mono)
+        for dead in moves.dead:
+            if await agents.disown(dead):
+                self._on_event(Event.AGENT_GONE, {"agent": dead.name, "slots": dead.slots})
+        if moves.take and self.may_send():
+            await self._take(moves.take)
+        if moves.give_back:
+            agents.stop_reading(moves.give_back)
+            self._giving.update(moves.give_back)
+            self._scheduler.workbench.let_go(moves.give_back)
+            self._scheduler.wake()
+        if not agents.owns_all or alive > 1:
+            await agents.count()
+        if self.ownership.alive != alive:
+            self._scheduler.share_limits(self.ownership.alive)
+        await self._allot()
+        await self._read_blocks()
+
+    async def _take(self, slots: Collection[int]) -> None:
+        before = len(self._agents.own)
+        foreign = await self._agents.take(slots)
+        scheduler = self._scheduler
+        scheduler.host_table.rest(foreign)
+        if foreign:
+            scheduler.address_limiter.delay_all()
+        scheduler.workbench.took(slots)
+        await scheduler.due_urls.look_again()
+        self._reevaluation.load(await self._frontier.sweep())
+        self._reevaluation.read_marks()
+        own = len(self._agents.own)
+        self._on_event(Event.SLOTS, {"taken": own - before, "given_back": 0, "own": own})
+        scheduler.workbench.start()
+        scheduler.wake()
+
+    async def _finish_giving(self) -> None:
+        if not self._giving:
+            return
+        free = self._giving - self._scheduler.workbench.slots_in_memory(self._giving)
+        if free:
+            await self._agents.give_back(free)
+            self._giving -= free
+            own = len(self._agents.own)
+            self._on_event(Event.SLOTS, {"taken": 0, "given_back": len(free), "own": own})
+
+    # -- what holds for all agents
+
+    async def _allot(self) -> None:
+        limits = self._scheduler.url_limits
+        limit = limits.max_urls
+        if limit is None:
+            return
+        part = max(_LEAST_ALLOTMENT, limit // _ALLOTMENTS)
+        if limits.allotted is None or limits.allotted - limits.first_attempts - limits.reserved < part // 2:
+            before, limits.allotted = limits.allotted, await self._agents.allot(limit, part)
+            if before is not None and limits.allotted > before:
+                await self._scheduler.limit_raised()
+
+    async def _read_blocks(self) -> None:
+        blocks = await self._frontier.blocks()
+        if blocks != self._blocklist.all():
+            self._blocklist.load(blocks)
+            self._scheduler.blocklist_changed()
+
+    async def is_over(self) -> bool:
+        """Whether the crawl is over for all agents, since this one has nothing left to do. Raises FrontierFull."""
+        await self._take_in()
+        if not (self._scheduler.is_quiet and await self._agents.rest()):
+            return False
+        await self._agents.count()
+        return True
