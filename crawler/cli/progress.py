@@ -102,6 +102,10 @@ def _sentence(event: Mapping[str, Any]) -> str:
             return f"fetch.hours are {'open' if event['open'] else 'closed'}{until}."
         case "suspect":
             return f"URLs of {event['server_address']} like {event['template']} look endless; others come first."
+        case "slots":
+            return f"This agent owns {count(event['own'])} of 1,024 slots of domains."
+        case "agent_gone":
+            return f"The agent {event['agent']} is gone: the others take over its {count(event['slots'], 'slot')}."
         case "outage":
             return f"No host responds any more ({count(event['hosts'])} that did fail): is it this machine's network?"
         case "outage_over":

@@ -219,6 +219,8 @@ EVENTS: list[tuple[str, dict[str, object], str]] = [
      "URLs of e.org like /c/{date} look endless; others come first."),
     ("outage", {"hosts": 9, "since": "2026-11-25T22:00:00.000Z", "error_type": "dns_timeout"},
      "No host responds any more (9 that did fail): is it this machine's network?"),
+    ("slots", {"taken": 512, "given_back": 0, "own": 512}, "This agent owns 512 of 1,024 slots of domains."),
+    ("agent_gone", {"agent": "b", "slots": 1}, "The agent b is gone: the others take over its 1 slot."),
     ("outage_over", {"hosts": 9, "outage_s": 62.0}, "Hosts respond again, after 1 min 02 s."),
     ("loop_lag", {"lag_ms": 1_500}, "The crawl stood still for 1.5 s: this machine is busy."),
     ("tls_verify_off", {}, "Certificates are not verified (tls.verify = false)."),
