@@ -1,4 +1,5 @@
-"""The life of the process around a crawl: signals, the watchdog, regular calls, and what systemd hears of it.
+"""The life of the process around a crawl, or around several: signals, the watchdog, regular calls, and what systemd
+hears of it.
 
 No other module handles signals. The first SIGTERM or SIGINT drains, the second ends at once; SIGHUP reloads
 where there is a configuration to read again, and drains where there is none. It calls `run` and `drain` of a crawl
@@ -9,7 +10,9 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 from crawler.core.enums import StoppedBy
@@ -96,6 +99,18 @@ def defer_hangups() -> None:
     signal.signal(signal.SIGHUP, EarlyHangup())
 
 
+def end_with_stdin() -> None:
+    """Drain when stdin ends: that of an agent is a pipe, which closes when its parent has ended, however that was."""
+
+    def wait() -> None:
+        with suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        terminate()
+
+    threading.Thread(target=wait, name="end-with-stdin", daemon=True).start()
+
+
 def terminate() -> None:
     """Send ourselves SIGTERM, for the control socket: a crawl is ended from outside by signals only."""
     os.kill(os.getpid(), signal.SIGTERM)
@@ -111,11 +126,13 @@ async def serve(
     on_hangup: Callable[[], Awaitable[None]] | None = None,
     is_alive: Callable[[], bool] = lambda: True,
     periodic: Sequence[Periodic] = (),
+    ready: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> StoppedBy:
     """Run a crawl to its end, and `services` and `periodic` calls beside it.
 
     `status` is a line for systemd. `on_hangup` is what SIGHUP does; without it, SIGHUP drains. The watchdog gets its
-    messages while `is_alive` returns True. Raises EndedAtOnce.
+    messages while `is_alive` returns True. `ready` returns when the crawl is ready; without it, it is from the start.
+    Raises EndedAtOnce.
     """
     loop = asyncio.get_running_loop()
     ended_at_once: asyncio.Future[int] = loop.create_future()
@@ -138,6 +155,14 @@ async def serve(
     def feed_watchdog() -> None:
         if is_alive():
             notifier.send("WATCHDOG=1")
+
+    def send_ready() -> None:
+        notifier.send("READY=1", f"STATUS={status()}")
+
+    async def wait_for(ready: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await ready()
+        if not stopping.is_set():
+            send_ready()
 
     async def extend_while_draining() -> None:
         await stopping.wait()
@@ -170,7 +195,10 @@ async def serve(
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(one) for one in background]
             await asyncio.sleep(0)  # services start before READY=1 is sent
-            notifier.send("READY=1", f"STATUS={status()}")
+            if ready is None:
+                send_ready()
+            else:
+                tasks.append(group.create_task(wait_for(ready)))
             reason = await crawl.run()
             for task in tasks:
                 task.cancel()

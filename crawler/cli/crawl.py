@@ -31,6 +31,7 @@ from crawler.core.outcomes import UrlCounts
 from crawler.core.scope import Overrides, option_text
 from crawler.core.url import parse_seed
 from crawler.settings.schema import plain_toml
+from crawler.settings.settings import DEFAULT_ORIGIN
 
 if TYPE_CHECKING:
     from crawler.app import Result
@@ -261,15 +262,28 @@ def _print_suspects(end: "Ending") -> None:
 @click.command(name="run")
 @config_option
 @override_option
-def run_command(config: Path | None, overrides: tuple[str, ...]) -> int:
+@click.option(
+    "--agents",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Start N processes that share a PostgreSQL store, each with an output directory of its own, and keep them "
+    "running.",
+)
+@click.option("--end-with-stdin", is_flag=True, hidden=True)
+def run_command(config: Path | None, overrides: tuple[str, ...], agents: int | None, end_with_stdin: bool) -> int:
     """Crawl until stopped, and visit pages again, each as often as it changes.
 
     The first SIGTERM drains, the second ends at once; SIGHUP reloads.
     """
-    from crawler.daemon import defer_hangups
+    from crawler import daemon
 
-    defer_hangups()
+    daemon.defer_hangups()
+    if end_with_stdin:
+        daemon.end_with_stdin()
     path = require_configuration(config)
+    if agents is not None:
+        faulthandler.enable()
+        return _run_agents(agents, path, overrides)
     from crawler.app import View, run
     from crawler.settings.loading import load
 
@@ -288,6 +302,27 @@ def run_command(config: Path | None, overrides: tuple[str, ...]) -> int:
     if result.output_problems or result.gone:
         return not_written(result.output_problems, unstored=result.unstored, gone=result.gone)
     return Exit.OK
+
+
+def _run_agents(number: int, path: Path, overrides: tuple[str, ...]) -> int:
+    """Run several agents of one configuration to their end. Returns the exit code."""
+    from crawler import agent_processes
+
+    loaded = load_settings(path, overrides, "run")
+    settings = loaded.settings
+    if settings.frontier.store != "postgresql":
+        raise click.UsageError('--agents needs frontier.store = "postgresql": a SQLite file has one process')
+    for file in (path, *map(Path, settings.crawl.seed_files)):
+        if not file.is_file():
+            raise click.UsageError(f"{file} is no file that each of --agents can read for itself")
+    is_named = loaded.origins["frontier.agent"] != DEFAULT_ORIGIN
+    command = [sys.executable, "-P", "-m", "crawler", "run", "--end-with-stdin", "-c", str(path)]
+    command += [word for one in overrides for word in ("-o", one)]
+    try:
+        found = agent_processes.agents_of(settings, settings.frontier.agent if is_named else "", number, command)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    return agent_processes.run(found, settings, say)
 
 
 @click.command(name="fetch")
