@@ -6,7 +6,7 @@ monotonic ones of the agent that decides.
 
 Invariant: an agent sends requests only until `until_mono`, a lease less a margin after a time before its last
 successful renewal. Others take its slots over only after they have seen its counter unchanged for a lease and a margin,
-and only if it is still unchanged then. So nobody owns a slot whose former owner may still send, whether that was
+looking all the time, and only if it is still unchanged then. So nobody owns a slot whose former owner may still send, whether that was
 stopped, cut off, or slow; the margins make up for monotonic clocks of different speed.
 """
 
@@ -64,6 +64,7 @@ class Ownership:
     until_mono: float = -math.inf  # until then requests may be sent
     alive: int = 1  # number of agents that live, with this one
     _watched: dict[str, _Watched] = field(default_factory=dict)
+    _looked_mono: float = -math.inf
 
     @property
     def margin_s(self) -> float:
@@ -88,6 +89,9 @@ class Ownership:
         """What to do after a look at the database that began at `begun_mono` and ended at `mono`. `own`: the slots of
         this agent that it does not give back already.
         """
+        if begun_mono - self._looked_mono > self.margin_s:  # the database may have been away for all of them
+            self._watched.clear()
+        self._looked_mono = mono
         others = {one.name: one for one in agents if one.name != self.name}
         dead = [one for one in others.values() if not one.has_left and self._is_dead(one, begun_mono, mono)]
         self._watched = {name: seen for name, seen in self._watched.items() if name in others}
