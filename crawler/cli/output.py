@@ -147,6 +147,9 @@ def _code_of_crawl_error(error: BaseException) -> int | None:
     from crawler.output_directory import OutputUnusable, StoreMissing
     from crawler.sinks.base import SinkCorrupt, SinkForeign
 
+    if isinstance(error, BaseExceptionGroup) and error.split(FrontierError)[1] is None:
+        while isinstance(error, BaseExceptionGroup):  # of the tasks of a running crawl; they fail alike
+            error = error.exceptions[0]
     if isinstance(error, EndedAtOnce):
         say(f"{error}: ended at once; what was committed is safe, the same command continues from there")
         return 128 + error.number

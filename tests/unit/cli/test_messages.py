@@ -9,14 +9,14 @@ import pytest
 
 from crawler.admin.commands import brief
 from crawler.cli import main
-from crawler.cli.output import Pen, event_text, tsv
+from crawler.cli.output import Pen, event_text, exit_for, tsv
 from crawler.cli.status import warning_text
 from crawler.cli.steering import change_lines
 from crawler.core.enums import Source
 from crawler.core.options import ScopeOptions
 from crawler.core.scope import Scope
 from crawler.core.url import parse_seed
-from crawler.frontier.base import BlockedHost
+from crawler.frontier.base import BlockedHost, FrontierLocked
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspection.report_page import _fields
 from tests.support.frontiers import NOW, found
@@ -192,3 +192,14 @@ def test_a_mistake_in_fetch_has_its_message_and_code(
     assert printed.out == ""
     assert words in printed.err
     assert "Traceback" not in printed.err
+
+
+def test_a_store_that_fails_a_running_crawl_is_no_bug(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its tasks raise that in groups. With anything else among it, it is one."""
+    lost = FrontierLocked("other agents took over")
+    assert exit_for(ExceptionGroup("", [ExceptionGroup("", [lost, FrontierLocked("again")])])) == 75
+    assert capfd.readouterr().err == "crawler: other agents took over\n"
+    for other in (KeyError("a bug"), OSError("a bug too")):
+        assert exit_for(ExceptionGroup("", [lost, ExceptionGroup("", [other])])) is None
+        assert exit_for(ExceptionGroup("", [other])) is None
+    assert capfd.readouterr().err == ""
