@@ -1,5 +1,6 @@
 """`crawler run --agents N`: real agents with a real database, and the parent that keeps them."""
 
+import json
 import os
 import select
 import signal
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -56,14 +58,16 @@ class Manager:
 
 
 @contextmanager
-def managed(crawl: Crawl, **more: str) -> Iterator[tuple[subprocess.Popen[str], Manager]]:
+def managed(
+    crawl: Crawl, *options: str, stderr: int | IO[str] = subprocess.PIPE, **more: str
+) -> Iterator[tuple[subprocess.Popen[str], Manager]]:
     """A parent with its agents, as systemd starts it, once all are ready."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind("")
         sock.setblocking(False)
         env = environment(NOTIFY_SOCKET="@" + sock.getsockname()[1:].decode(), **more)
         manager = Manager(sock)
-        with running("run", "--agents", NUMBER, "-c", crawl.config, env=env) as process:
+        with running("run", "--agents", NUMBER, "-c", crawl.config, *options, env=env, stderr=stderr) as process:
             assert wait_until(lambda: manager.count("READY=1") > 0, process), ended(process).stderr
             yield process, manager
 
@@ -117,6 +121,48 @@ def test_an_agent_that_is_killed_comes_back(site: Nginx, tmp_path: Path) -> None
         stopped = ended(process)
     assert stopped.code == 0, stopped.stderr
     assert "crawler: agent t-1 ended with exit code 137 (SIGKILL); it starts again in 1 s\n" in stopped.stderr
+
+
+def test_an_agent_that_lost_its_slots_comes_back(site: Nginx, tmp_path: Path) -> None:
+    """It was stopped for longer than its lease, and ends by itself when it goes on."""
+    crawl = configured(site, tmp_path)
+    with managed(crawl, "-o", "frontier.lease=5s") as (process, _):
+        assert wait_until(lambda: all("slots" in events(crawl, name) for name in NAMES), process)
+        pid = pid_of(crawl, "t-1")
+        os.kill(pid, signal.SIGSTOP)
+        others = NAMES[1:]
+        assert wait_until(lambda: any("agent_gone" in events(crawl, name) for name in others), process)
+        os.kill(pid, signal.SIGCONT)
+        assert wait_until(lambda: events(crawl, "t-1").count("ready") == 2, process)
+        process.send_signal(signal.SIGTERM)
+        stopped = ended(process)
+    assert stopped.code == 0, stopped.stderr
+    assert "crawler: agent t-1 ended with exit code 7" in stopped.stderr
+
+
+@pytest.mark.parametrize("kind", ["json", "journal"])
+def test_whose_line_it_is_can_be_told(site: Nginx, tmp_path: Path, kind: str) -> None:
+    """By a field of JSON. In the journal a record has its process, so it is as that of a single one. The options of the
+    parent reach the agents, and what they listen on is apart.
+    """
+    crawl = configured(site, tmp_path)
+    path = tmp_path / "stderr"
+    with path.open("w") as stderr:
+        stream = os.fstat(stderr.fileno())
+        options = ["-o", f"admin.listen={tmp_path}/page.sock"] + (["-o", "log.stderr=json"] if kind == "json" else [])
+        more = {"JOURNAL_STREAM": f"{stream.st_dev}:{stream.st_ino}"} if kind == "journal" else {}
+        with managed(crawl, *options, stderr=stderr, **more) as (process, _):
+            assert all((tmp_path / f"page-{name}.sock").is_socket() for name in NAMES)
+            process.send_signal(signal.SIGTERM)
+            assert ended(process).code == 0
+    lines = [line for line in path.read_text().splitlines() if not line.startswith("crawler: ")]
+    if kind == "json":
+        found = [json.loads(line) for line in lines]
+        assert {line["agent_name"] for line in found if line["event"] == "stop"} == set(NAMES)
+        assert all("agent_name" in line for line in found)
+    else:
+        assert all(line.startswith("<") for line in lines)
+        assert len([line for line in lines if line.startswith("<6>stop ")]) == NUMBER
 
 
 def test_no_agent_outlives_its_parent(site: Nginx, tmp_path: Path) -> None:
