@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Literal, Protocol
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.typing import EventDict
 
 from crawler.core.formatting import printable, timestamp, value_text
 from crawler.obs.events import CATALOGUE, Event
@@ -26,7 +26,7 @@ from crawler.obs.log_files import JsonlFile, LineWriter, LogOptions, encode_line
 FETCH_FILE: Final = "fetch.jsonl"
 EVENTS_FILE: Final = "events.jsonl"
 WARNINGS_KEPT: Final = 50  # for the status
-
+_LEVEL_NAMES: Final = {at: logging.getLevelName(at).lower() for at in logging.getLevelNamesMapping().values()}
 # sd-daemon(3): a "<N>" at the start of a line on stderr is its syslog priority
 _PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
@@ -58,13 +58,6 @@ class Logs:
         self._warnings: deque[EventDict] = deque(maxlen=WARNINGS_KEPT)
         self._fetches = self._open(directory / FETCH_FILE, options)
         self._events = self._open(directory / EVENTS_FILE, options)
-        self._logger = structlog.wrap_logger(
-            self,
-            processors=[_redact, self._complete, _as_argument],
-            wrapper_class=structlog.BoundLogger,
-            context_class=dict,
-            cache_logger_on_first_use=True,
-        )
         self._handler = _LibraryHandler(self)
         self.set_level(options.level)
 
@@ -101,13 +94,20 @@ class Logs:
         self.emit(name, fields, level=level)
 
     def emit(self, name: Event, fields: Mapping[str, object], *, level: int | None = None) -> None:
-        """Log an event with its fields in a mapping."""
+        """Log an event with its fields in a mapping, the common fields first, without fields that are None."""
         at = CATALOGUE[name].level if level is None else level
-        if at >= self._level:
-            self._logger.msg(name.value, level=logging.getLevelName(at).lower(), **fields)
-
-    def msg(self, event: EventDict) -> None:
-        """The end of the pipeline: write a finished event to the file, and show it."""
+        if at < self._level:
+            return
+        event: EventDict = {
+            "ts": timestamp(self._now()),
+            "event": name.value,
+            "level": _LEVEL_NAMES[at],
+            "crawl": self.crawl_name,
+            "run_id": self.run_id,
+        }
+        for field, value in fields.items():
+            if value is not None:
+                event[field] = _redacted(value)
         self._events.append_json(event)
         if event["level"] not in ("debug", "info"):
             self._warnings.append(event)
@@ -148,17 +148,6 @@ class Logs:
             self.event(Event.LOG_DROPPED, file=path.name, lines=lines, lines_total=self.dropped)
 
         return JsonlFile(path, rotate_size=options.rotate_size, keep=options.keep, on_recovered=report)
-
-    def _complete(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """Put the common fields first, and leave out fields that are None."""
-        return {
-            "ts": timestamp(self._now()),
-            "event": event.pop("event"),
-            "level": event.pop("level"),
-            "crawl": self.crawl_name,
-            "run_id": self.run_id,
-            **{name: value for name, value in event.items() if value is not None},
-        }
 
     def _is_shown(self, event: EventDict) -> bool:
         """Whether an event is shown: warnings and lifecycle events, at level debug all."""
@@ -301,20 +290,15 @@ class _LibraryHandler(logging.Handler):
         self._logs.event(Event.LIBRARY, level=min(record.levelno // 10 * 10, logging.CRITICAL), **fields)
 
 
-def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    for key, value in event.items():
-        if isinstance(value, str):
-            if "://" in value:
-                event[key] = redact_text(value)
-        elif isinstance(value, list | tuple):
-            event[key] = [redact_text(item) if isinstance(item, str) else item for item in value]
-        elif isinstance(value, Mapping):
-            event[key] = {name: redact_text(item) if isinstance(item, str) else item for name, item in value.items()}
-    return event
-
-
-def _as_argument(_logger: WrappedLogger, _method: str, event: EventDict) -> tuple[tuple[EventDict], dict[str, object]]:
-    return (event,), {}
+def _redacted(value: object) -> object:
+    """The value of a field without secrets in URLs."""
+    if isinstance(value, str):
+        return redact_text(value) if "://" in value else value
+    if isinstance(value, list | tuple):
+        return [redact_text(item) if isinstance(item, str) else item for item in value]
+    if isinstance(value, Mapping):
+        return {name: redact_text(item) if isinstance(item, str) else item for name, item in value.items()}
+    return value
 
 
 def _plain(value: object) -> object:
