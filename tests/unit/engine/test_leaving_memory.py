@@ -183,6 +183,26 @@ def test_a_key_that_leaves_gets_no_request_meanwhile() -> None:
     on_sqlite(main)
 
 
+@pytest.mark.parametrize(("looked_at", "pause_s"), [(1, 0.1), (2_000, 0.4)])
+def test_the_more_keys_were_looked_at_the_longer_is_the_pause(looked_at: int, pause_s: float) -> None:
+    """So that looking takes a bounded share of the time, however few hosts may leave."""
+
+    async def main(frontier: Frontier) -> None:
+        engine = with_pages(
+            Harness("https://a.test/", "https://b.test/", scope=ALL, engine=options(10), frontier=frontier)
+        )
+        await engine.open()
+        workbench, a = engine.scheduler.workbench, engine.host("a.test")
+        workbench._choose = lambda number: ([a], looked_at)  # type: ignore[method-assign]
+        workbench._active_hosts, workbench._next_mono = 2, 0.0
+        await workbench.exchange()
+        assert workbench.wait_s() == pytest.approx(pause_s, abs=0.01)
+        del workbench._choose
+        await engine.close()
+
+    on_sqlite(main)
+
+
 def test_a_request_for_a_key_that_left_crowded_is_made() -> None:
     """Its address is not taken for closed."""
 
