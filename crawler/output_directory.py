@@ -24,6 +24,7 @@ import orjson
 from crawler.core.formatting import count, naming_key
 from crawler.core.models import SinkFile
 from crawler.core.options import NameSet, Rules, dump_rules, load_rules
+from crawler.core.ownership import ONLY_AGENT
 from crawler.sinks.disk import archive_files
 
 _OF_A_CRAWL: Final = {"run.json", "frontier.db"}
@@ -106,7 +107,8 @@ def require_same_crawl(known: Sequence[SinkFile], output: Path) -> None:
 @dataclass(frozen=True, slots=True)
 class CrawlPaths:
     """The paths of one crawl. `rules` are those of its last start or reload, None if unknown; `configuration` is the
-    path of its configuration file. `is_database`: its store is in PostgreSQL, and `frontier` only names its lock.
+    path of its configuration file. `is_database`: its store is in PostgreSQL, where `agent` is the one that this
+    directory belongs to, and `frontier` only names its lock.
     """
 
     output: Path
@@ -117,6 +119,7 @@ class CrawlPaths:
     configuration: str | None = None
     rules: Rules | None = None
     is_database: bool = False
+    agent: str = ONLY_AGENT
 
     @property
     def fetch_log(self) -> Path:
@@ -132,10 +135,15 @@ class CrawlPaths:
 
 
 def find_paths(
-    output: Path, *, frontier: Path | None = None, logs: Path | None = None, socket: Path | None = None
+    output: Path,
+    *,
+    frontier: Path | None = None,
+    logs: Path | None = None,
+    socket: Path | None = None,
+    agent: str = ONLY_AGENT,
 ) -> CrawlPaths:
-    """The paths of the crawl in an output directory. Those that are given come from the configuration; they are used
-    if run.json has none. Raises OSError with a message for a person if there is no crawl.
+    """The paths of the crawl in an output directory. Those that are given come from the configuration, as the name of
+    the agent does; they are used if run.json has none. Raises OSError with a message for a person if there is no crawl.
     """
     run = _run_file(output / "run.json")
     recorded = _paths_of(run, output)
@@ -148,6 +156,7 @@ def find_paths(
         _text(run, "configuration"),
         load_rules(run.get("rules"), lambda digest: _read_names(output, digest)),
         run.get("store") == "postgresql",
+        _text(run, "agent") or agent,
     )
     if not (run or paths.frontier.exists() or paths.logs.is_dir()):
         if not output.exists():
@@ -265,6 +274,7 @@ def write_run_file(paths: CrawlPaths, *, run_id: str, configuration: str | None,
         "logs": str(paths.logs.resolve()),
         "frontier": str(paths.frontier.resolve()),
         "store": "postgresql" if paths.is_database else "sqlite",
+        "agent": paths.agent,
         "rules": dump_rules(rules),
     }
     _replace(path, orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")

@@ -335,7 +335,7 @@ class FoundCrawl:
         path, lock = folder / "frontier.db", self.paths.frontier.with_name(self.paths.frontier.name + ".lock")
         (folder / "frontier.db.lock").symlink_to(lock.absolute())  # tells whether the crawl runs
         dsn, password = self.database
-        asyncio.run(export_to(path, dsn, password=password))
+        asyncio.run(export_to(path, dsn, password=password, names_agents=True))
         return replace(self, paths=replace(self.paths, frontier=path))
 
 
@@ -388,6 +388,7 @@ def find_crawl(
             frontier=settings.frontier_path,
             logs=settings.log_directory,
             socket=settings.control_socket,
+            agent=settings.frontier.agent,
         )
     except OSError:
         paths = None if is_named else _running_with(config)

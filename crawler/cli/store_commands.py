@@ -36,7 +36,7 @@ from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspection.archive.takedown_list import write_list
 from crawler.inspection.archive.verify import Checked, verify
 from crawler.inspection.log.query import host_names
-from crawler.output_directory import find_paths, require_store
+from crawler.output_directory import CrawlPaths, find_paths, require_store
 
 T = TypeVar("T")
 
@@ -413,12 +413,12 @@ def _csv(row: tuple[Any, ...]) -> bytes:
 
 
 @click.command(name="verify")
-@click.argument("directory", type=click.Path(path_type=Path, readable=False), required=False)
+@click.argument("directories", nargs=-1, type=click.Path(path_type=Path, readable=False), metavar="[DIRECTORY]…")
 @crawl_options
 @click.option("--all", "shows_all", is_flag=True, help=f"Print every finding, not only the first {_FINDINGS_SHOWN}.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per finding, all of them, then the totals.")
 def verify_command(
-    directory: Path | None,
+    directories: tuple[Path, ...],
     config: Path | None,
     overrides: tuple[str, ...],
     output: Path | None,
@@ -427,16 +427,19 @@ def verify_command(
 ) -> int:
     """Check an output directory, also while the crawl runs.
 
-    Each finding is a line on standard output. Exit code 1 if there are any.
+    Several directories: those of all agents of one crawl, which share a database. Each finding is a line on standard
+    output. Exit code 1 if there are any.
     """
-    if directory is not None and (config is not None or output is not None):
+    if directories and (config is not None or output is not None):
         raise click.UsageError("name the crawl once: by DIRECTORY, -c or --output")
-    found_crawl = by_run_file(find_paths(directory)) if directory is not None else find_crawl(config, overrides, output)
+    named = [find_paths(one) for one in directories]
+    found_crawl = by_run_file(named[0]) if named else find_crawl(config, overrides, output)
+    _refuse_other_crawls(named)
     paths = found_crawl.with_file().paths
     require_store(paths.frontier, paths.output)
     checked = Checked()
     found = 0
-    for finding in verify(paths, checked):
+    for finding in verify([paths, *named[1:]], checked):
         found += 1
         if as_json:
             click.echo(orjson.dumps({"event": "finding", "text": finding}))
@@ -459,9 +462,23 @@ def verify_command(
             (checked.lost, "file", " lost while it was written"),
             (checked.uncommitted, "byte", " not committed"),
             (checked.torn_lines, "incomplete log line", ""),
+            (checked.elsewhere, "URL", " in files of other agents"),
         )
         if number
     ]
     verdict = count(found, "finding") if found else "no findings"
     print_message(f"{verdict}: {checked_text}" + (f" ({', '.join(also)})" if also else ""))
     return Exit.FINDINGS if found else Exit.OK
+
+
+def _refuse_other_crawls(named: Sequence[CrawlPaths]) -> None:
+    """Raise UsageError unless several directories are those of different agents."""
+    if len(named) < 2:
+        return
+    for paths in named:
+        if not paths.is_database:
+            raise click.UsageError(f"{paths.output} has a store of its own: check it alone")
+    agents = Counter(paths.agent for paths in named)
+    agent, times = agents.most_common(1)[0]
+    if times > 1:
+        raise click.UsageError(f"{times} of these directories are of the agent {agent}: name each agent's once")

@@ -1,12 +1,18 @@
 """Copies a whole store: from a SQLite file into a PostgreSQL database, and back. Reads a database beside its crawl.
 
-Rows are compared in one form, that of SQLite, where an id is the sequence number of the other's. Of each table the rows
+Of several agents a file has what they counted together, and the output files of all. What one agent noted for itself
+(how far it has come with new rules) is not copied.
+
+Rows are compared in one form, that of SQLite, where an id is the sequence number of the other's; several agents number
+for themselves, and then they are numbered anew, in the same order. Of each table the rows
 are counted and their digests added up on both sides: the copy counts if all are equal.
 
 Invariants: the source does not change. What is read of a database is its state at one moment.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +24,9 @@ from xxhash import xxh3_128_intdigest
 
 from crawler.core.ownership import ONLY_AGENT, SLOT_BITS, slot_in
 from crawler.core.url import name_hash
-from crawler.frontier.base import BlockedHost, FrontierError, FrontierUnreachable
-from crawler.frontier.postgresql.connection import SESSION_OF_READER, address_of
-from crawler.frontier.postgresql.sql import BLOCKS
+from crawler.frontier.base import BlockedHost, FrontierError, FrontierLocked, FrontierUnreachable
+from crawler.frontier.postgresql.connection import LOCK, SESSION_OF_READER, address_of
+from crawler.frontier.postgresql.sql import BLOCKS, CONNECTED
 from crawler.frontier.postgresql.store import PostgresFrontier
 from crawler.frontier.postgresql.writer import CRAWL, KEY_MODE, end_of, key_id_of, made_id, slot_of_host
 from crawler.frontier.rows import KEY_NAMES, MARKS
@@ -120,6 +126,12 @@ _TABLES: Final = (
     Table("takedown", _columns("id url warc_file warc_offset at"), renamed={"id": "number"}, slot_by=""),
     Table("sink_file", _columns("id sink name state committed_bytes")),
 )  # fmt: skip
+# What a file that is only read has of agents.
+_OF_AGENTS: Final = {
+    "slot_agent": "SELECT id, CASE WHEN NOT is_free THEN agent END FROM slot",
+    "agent_file": "SELECT id, agent FROM sink_file",
+}
+_NAMED_TWICE: Final = "SELECT sink, name FROM sink_file GROUP BY sink, name HAVING count(*) > 1 LIMIT 1"
 _NUMBERED: Final = {"robots_version", "takedown"}  # their `id` only orders rows: it is not compared
 
 
@@ -155,7 +167,7 @@ class _KeyIds:
 
 async def copy_store(source: str, target: str) -> dict[str, int]:
     """Copy a store between a SQLite file (or a directory with frontier.db) and the database of a DSN. Both are opened
-    as a crawl would, so no crawl may run. Returns the number of rows of each table.
+    as a crawl would, so no crawl may run, and no agent of one. Returns the number of rows of each table.
 
     Raises FrontierError, FileNotFoundError, FileExistsError.
     """
@@ -165,9 +177,7 @@ async def copy_store(source: str, target: str) -> dict[str, int]:
         path = _file(target)
         if path.exists():
             raise FileExistsError(17, "exists already: a copy overwrites nothing", str(path))
-        frontier = PostgresFrontier(source)
-        recovered = await frontier.open()
-        await frontier.close(clean=recovered.clean)
+        await _end_sharing(source)
         return await export_to(path, source)
     path = _file(source)
     if not path.exists():
@@ -190,23 +200,54 @@ def _file(text: str) -> Path:
 # -- from a database
 
 
-async def export_to(path: Path, dsn: str, *, password: str | None = None) -> dict[str, int]:
-    """Write what a database has now to a new SQLite file, also while a crawl runs, and compare both. Returns the number
-    of rows of each table. Raises FrontierError, OSError.
+async def _end_sharing(dsn: str) -> None:
+    """Take all slots, and what agents found for each other, as the only agent. Raises FrontierLocked if one lives."""
+    async with _snapshot(dsn, None) as connection:
+        names = [row[0] for row in await connection.fetch(CONNECTED, LOCK)]
+    if names:
+        raise FrontierLocked(
+            f"{address_of(dsn)} is in use by {'the agents ' if names[1:] else 'the agent '}{', '.join(names)}: "
+            "`crawler stop` ends each, then the store can be copied"
+        )
+    frontier = PostgresFrontier(dsn)
+    recovered = await frontier.open()
+    try:
+        while await frontier.agents.empty_inbox(now=time.time(), hint_after_s=None) is not None:
+            pass
+    finally:
+        await frontier.close(clean=recovered.clean)
+
+
+async def export_to(path: Path, dsn: str, *, password: str | None = None, names_agents: bool = False) -> dict[str, int]:
+    """Write what a database has now to a new SQLite file, also while a crawl runs, and compare both. `names_agents`:
+    the file is read and not crawled with, and says which agent has which slots and output files. Returns the number of
+    rows of each table. Raises FrontierError, OSError.
     """
     async with _snapshot(dsn, password) as connection:
-        state = await connection.fetchrow("SELECT * FROM settled WHERE agent = $1", ONLY_AGENT)
-        if state is None:
+        states = await connection.fetch("SELECT * FROM settled")
+        if not states:
             raise FrontierError(f"{address_of(dsn)} has no crawl")
+        if twice := await connection.fetchrow(_NAMED_TWICE):
+            raise FrontierError(f"{address_of(dsn)} has two output files {'/'.join(twice)}, of different agents")
         mode = await _value(connection, KEY_MODE) or b"domain"
         keys = _KeyIds(KEY_NAMES[mode.decode()])
         database = Database(path)
         contents: dict[str, Content] = {}
         try:
             with database.transaction():
+                if names_agents:
+                    numbers: _Number = _same
+                else:
+                    numbers = _sequence if len(states) == 1 else await _numbered_anew(connection, database)
                 for table in _TABLES:
-                    contents[table.name] = await _write_table(database, table, _read_database(connection, table, keys))
-                for name, value in await _meta_of(connection, state):
+                    rows = _read_database(connection, table, keys, numbers)
+                    contents[table.name] = await _write_table(database, table, rows)
+                if names_agents:
+                    for table_name, statement in _OF_AGENTS.items():
+                        database.run(f"CREATE TABLE {table_name} (id INTEGER PRIMARY KEY, agent TEXT)")
+                        for row in await connection.fetch(statement):
+                            database.run(f"INSERT INTO {table_name} VALUES (?, ?)", tuple(row))
+                for name, value in await _meta_of(connection, states, numbers):
                     database.run(sql.PUT_META, (name, value))
                 for statement in sql.MAKE_KEYS[1:]:
                     database.run(statement)
@@ -238,25 +279,55 @@ async def _snapshot(dsn: str, password: str | None) -> "AsyncIterator[asyncpg.Co
             yield connection
     except asyncpg.UndefinedTableError:
         raise FrontierError(f"{address_of(dsn)} has no crawl") from None
+    except asyncpg.UndefinedColumnError:
+        raise FrontierError(f"{address_of(dsn)} is of an older version: start its crawl once") from None
     finally:
         await connection.close()
 
 
-async def _read_database(connection: asyncpg.Connection, table: Table, keys: _KeyIds) -> AsyncIterator[Row]:
+_Number = Callable[[str, int], int]  # a kind (_HOST, _URL) and an id in the database → the id in the file
+
+
+def _same(_kind: str, id_: int) -> int:
+    return id_
+
+
+def _sequence(_kind: str, id_: int) -> int:
+    return id_ >> SLOT_BITS
+
+
+async def _numbered_anew(connection: asyncpg.Connection, database: Database) -> _Number:
+    """Numbers for the ids of hosts and URLs, in their order; of another number that of the last id up to it."""
+    for kind in (_HOST, _URL):
+        database.run(f"CREATE TEMP TABLE numbered_{kind} (id INTEGER PRIMARY KEY, number INTEGER)")
+        number = 0
+        async for (id_,) in connection.cursor(f"SELECT id FROM {kind} ORDER BY id", prefetch=_ROWS_AT_ONCE):
+            number += 1
+            database.run(f"INSERT INTO numbered_{kind} VALUES (?, ?)", (id_, number))
+
+    def number_of(kind: str, id_: int) -> int:
+        found = database.get(f"SELECT number FROM numbered_{kind} WHERE id <= ? ORDER BY id DESC LIMIT 1", (id_,))
+        return int(found or 0)
+
+    return number_of
+
+
+async def _read_database(
+    connection: asyncpg.Connection, table: Table, keys: _KeyIds, numbers: _Number = _sequence
+) -> AsyncIterator[Row]:
     """The rows of a table in the form of SQLite."""
     names = ", ".join(table.database_columns)
-    where = f" WHERE agent = '{ONLY_AGENT}'" if table.name == "sink_file" else ""
     order = " ORDER BY host, number" if table.name == "robots_version" else " ORDER BY number" * (
         table.name == "takedown"
     )  # fmt: skip
     kinds = list(table.columns.values())
     host_at = list(table.columns).index("host") if table.name == "host" else None
-    statement = f"SELECT {names} FROM {table.in_database}{where}{order}"
+    statement = f"SELECT {names} FROM {table.in_database}{order}"
     number = 0
     async for record in connection.cursor(statement, prefetch=_ROWS_AT_ONCE):
         if host_at is not None:
             keys.see(record[host_at])
-        row: list[Any] = [_id_in_file(kind, value, keys) for kind, value in zip(kinds, record, strict=True)]
+        row: list[Any] = [_id_in_file(kind, value, keys, numbers) for kind, value in zip(kinds, record, strict=True)]
         if table.name == "politeness_key":
             if row[0] is None:  # a key without hosts
                 continue
@@ -267,10 +338,10 @@ async def _read_database(connection: asyncpg.Connection, table: Table, keys: _Ke
         yield tuple(row)
 
 
-def _id_in_file(kind: str, value: Any, keys: _KeyIds) -> Any:
+def _id_in_file(kind: str, value: Any, keys: _KeyIds, numbers: _Number) -> Any:
     if value is None or not kind:
         return value
-    return keys.to_sqlite.get(value) if kind == _KEY else value >> SLOT_BITS
+    return keys.to_sqlite.get(value) if kind == _KEY else numbers(kind, value)
 
 
 async def _write_table(database: Database, table: Table, rows: AsyncIterator[Row]) -> Content:
@@ -293,36 +364,50 @@ async def _value(connection: asyncpg.Connection, name: str) -> bytes | None:
     return found
 
 
-async def _meta_of(connection: asyncpg.Connection, state: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """The rows of `meta`: values of the crawl, and what the agent counted."""
+async def _meta_of(
+    connection: asyncpg.Connection, states: Sequence[Mapping[str, Any]], numbers: _Number
+) -> list[tuple[str, Any]]:
+    """The rows of `meta`: values of the crawl, and what the agents counted."""
+    visited = [state["last_visit_at"] for state in states if state["last_visit_at"] is not None]
+    times = [max(state["schedule_at"] for state in states), max(visited, default=None)]
     found: list[tuple[str, Any]] = [
-        ("clean", str(int(state["clean"]))),
-        (MARKS, str(state["marks"])),
-        (TIMES, orjson.dumps([state["schedule_at"], state["last_visit_at"]]).decode()),
+        ("clean", str(int(all(state["clean"] for state in states)))),
+        (MARKS, str(sum(state["marks"] for state in states))),
+        (TIMES, orjson.dumps(times).decode()),
     ]
-    found += [(name, state[name]) for name in ("totals", "counters") if state[name] is not None]
-    for name, value in await connection.fetch("SELECT name, value FROM crawl_value"):
-        found.append(_value_in_file(name, value))
+    for name in ("totals", "counters"):
+        if texts := [state[name] for state in states if state[name] is not None]:
+            found.append((name, summed(texts)))
+    for name, value in await connection.fetch("SELECT name, value FROM crawl_value WHERE name NOT LIKE '%@%'"):
+        found.append(_value_in_file(name, value, numbers))
     for host, mark in await connection.fetch("SELECT host, mark FROM reevaluation"):
-        found.append((f"{_MARK}{host >> SLOT_BITS}", str(mark)))
+        found.append((f"{_MARK}{numbers(_HOST, host)}", str(mark)))
     return found
 
 
-def _value_in_file(name: str, value: bytes) -> tuple[str, Any]:
+def summed(texts: Iterable[str]) -> str:
+    """Counts as JSON, added up by their names."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(orjson.loads(text))
+    return orjson.dumps(counts).decode()
+
+
+def _value_in_file(name: str, value: bytes, numbers: _Number) -> tuple[str, Any]:
     """A value of the crawl in the form of SQLite: ids in it are others there."""
     if name.startswith(_ERROR_PAGES):
-        return f"{_ERROR_PAGES}{int(name.removeprefix(_ERROR_PAGES)) >> SLOT_BITS}", value
+        return f"{_ERROR_PAGES}{numbers(_HOST, int(name.removeprefix(_ERROR_PAGES)))}", value
     if name.startswith("kept:"):
         return name, value
     text = value.decode()
     match name:
         case "dated" if text != "all":
-            text = str(int(text) >> SLOT_BITS)
+            text = str(numbers(_URL, int(text)))
         case "sweep":
             generation, after, last = orjson.loads(text)
-            text = orjson.dumps([generation, after >> SLOT_BITS, last >> SLOT_BITS]).decode()
+            text = orjson.dumps([generation, numbers(_HOST, after), numbers(_HOST, last)]).decode()
         case "round":
-            text = _round_with(text, lambda id_: id_ >> SLOT_BITS)
+            text = _round_with(text, lambda id_: numbers(_URL, id_))
     return name, text
 
 

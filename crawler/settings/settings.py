@@ -126,7 +126,7 @@ class Settings(sections.Sections):
         """The paths of the crawl that these settings describe."""
         return CrawlPaths(
             self.output_directory, self.frontier_path, self.log_directory, self.control_socket,
-            is_database=self.frontier.store == "postgresql",
+            is_database=self.frontier.store == "postgresql", agent=self.frontier.agent,
         )  # fmt: skip
 
     def with_default_output(self) -> "Settings":

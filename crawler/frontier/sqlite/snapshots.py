@@ -130,10 +130,17 @@ CREATE TEMP TABLE record (
   auxiliary INTEGER, pages INTEGER DEFAULT 0, PRIMARY KEY (file, at)
 ) WITHOUT ROWID;
 CREATE TEMP TABLE held (id INTEGER PRIMARY KEY);
-CREATE TEMP TABLE lost (id INTEGER PRIMARY KEY, name TEXT);"""
-_FIND_LOST: Final = (
-    "INSERT INTO lost SELECT id, sink || '/' || name FROM main.sink_file WHERE state IN ('losing', 'lost')"
-)
+CREATE TEMP TABLE lost (id INTEGER PRIMARY KEY, name TEXT);
+CREATE TEMP TABLE elsewhere (id INTEGER PRIMARY KEY, agent TEXT);"""
+_FIND_LOST: Final = """
+INSERT INTO lost SELECT id, sink || '/' || name FROM main.sink_file
+WHERE state IN ('losing', 'lost') AND id NOT IN (SELECT id FROM elsewhere)"""
+# In a copy of a database: the output files of agents whose directories are not checked.
+_FIND_ELSEWHERE: Final = """
+INSERT INTO elsewhere SELECT id, agent FROM main.agent_file WHERE agent NOT IN (SELECT value FROM json_each(?))"""
+_COUNT_ELSEWHERE: Final = """
+SELECT e.agent, count(DISTINCT v.url) FROM visit AS v
+CROSS JOIN elsewhere AS e ON e.id IN (v.warc_file, v.content_file, v.pages_file) GROUP BY e.agent ORDER BY e.agent"""
 _RECORD: Final = """
 INSERT OR REPLACE INTO record (file, at, url, digest, scheme, host, port, hash, auxiliary)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
@@ -198,11 +205,13 @@ class Auditor(StoreReader):
     Invariant: all comparisons are with the snapshot that `begin` takes.
     """
 
-    def begin(self) -> None:
-        """Take the snapshot and make the temporary tables."""
+    def begin(self, agents: Sequence[str] = ()) -> None:
+        """Take the snapshot and make the temporary tables. `agents`: whose output files are checked, of a database."""
         self._connection.execute(_GATHER).get  # noqa: B018 - runs it
         self._connection.execute("BEGIN; SELECT count(*) FROM meta").get  # noqa: B018 - takes the snapshot
         with self._explained():
+            if "agent_file" in self._tables:
+                self._connection.execute(_FIND_ELSEWHERE, (orjson.dumps(agents).decode(),)).get  # noqa: B018 - runs it
             self._connection.execute(_FIND_LOST).get  # noqa: B018 - runs it
             self._connection.execute(_KNOWN if self._has_key_index else _KNOWN_SORTED).get  # noqa: B018 - runs it
 
@@ -230,10 +239,16 @@ class Auditor(StoreReader):
         if lost:
             yield f"{count(lost, 'URL')} waiting without a due time: never to be fetched"
 
-    def sink_files(self) -> list[tuple[int, str, str, str, int]]:
-        """Id, sink, name, state and committed bytes of each output file."""
-        sql = "SELECT id, sink, name, state, committed_bytes FROM sink_file ORDER BY id"
-        return [(i, sink, name, state, size) for i, sink, name, state, size in self._execute(sql)]
+    def sink_files(self, agent: str) -> list[tuple[int, str, str, str, int]]:
+        """Id, sink, name, state and committed bytes of each output file, in a copy of a database those of the agent."""
+        of_agent = " WHERE id IN (SELECT id FROM agent_file WHERE agent = ?)" if "agent_file" in self._tables else ""
+        sql = f"SELECT id, sink, name, state, committed_bytes FROM sink_file{of_agent} ORDER BY id"  # noqa: S608 - ours
+        rows = self._execute(sql, (agent,) if of_agent else ())
+        return [(i, sink, name, state, size) for i, sink, name, state, size in rows]
+
+    def elsewhere(self) -> list[tuple[str, int]]:
+        """Agents whose directories are not checked, and how many URLs have their last record, content or line there."""
+        return [(agent, urls) for agent, urls in self._execute(_COUNT_ELSEWHERE)]
 
     def gather(self, rows: Sequence[tuple[int, int, str, str | None, str, str, int, int, bool]]) -> None:
         """Add responses and revisits: file id, offset, URL, payload digest, scheme, host, port and key of the URL, and

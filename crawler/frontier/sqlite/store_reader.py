@@ -133,6 +133,22 @@ class StoreReader:
     def sink_file(self, file_id: int) -> Row | None:
         return self._row("SELECT * FROM sink_file WHERE id = ?", (file_id,))
 
+    # -- agents, in a copy of a database that they share
+
+    def slot_agents(self) -> dict[int, str | None]:
+        """The owner of each slot, None of a free one; empty if the store is no copy of a database."""
+        return {row["id"]: row["agent"] for row in self._rows_if("slot_agent", "SELECT id, agent FROM slot_agent")}
+
+    def slot_agent(self, slot: int) -> str | None:
+        """The owner of a slot."""
+        rows = self._rows_if("slot_agent", "SELECT agent FROM slot_agent WHERE id = ?", (slot,))
+        return rows[0]["agent"] if rows else None
+
+    def file_agent(self, file_id: int) -> str | None:
+        """The agent that wrote an output file."""
+        rows = self._rows_if("agent_file", "SELECT agent FROM agent_file WHERE id = ?", (file_id,))
+        return rows[0]["agent"] if rows else None
+
     # -- hosts
 
     def host(self, origin: Origin) -> Row | None:

@@ -1,13 +1,14 @@
-"""Check of an output directory: the store, WARC files, pages/ and logs, each by itself and against the others.
+"""Check of output directories: the store, WARC files, pages/ and logs, each by itself and against the others.
 
 The store has the committed length of each file. Bytes beyond it are no fault: they are of a commit that did not finish.
 Closed files may be moved away. If a file vanished while it was open, its records that were not stored again since are
-reported.
+reported. Of several agents that share a database, each has a directory: one is checked by itself, or all of them
+together, and then nothing that the database has as stored may be missing.
 Invariants: nothing is changed. Memory is bounded by one record and one block of lines, because comparisons are made in
 a table on disk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -31,6 +32,7 @@ _UNSTORED: Final = (TaskKind.ROBOTS, TaskKind.PROBE)  # their URLs are not in th
 class Checked:
     """Counts of a check. `away`: closed files that were moved away. `lost`: files that vanished while they were
     written. `uncommitted`: bytes beyond the committed lengths. `torn_lines`: log lines without valid JSON.
+    `elsewhere`: URLs whose last record is in a file of an agent whose directory is not checked.
     """
 
     files: int = 0
@@ -41,37 +43,52 @@ class Checked:
     lost: int = 0
     uncommitted: int = 0
     torn_lines: int = 0
+    elsewhere: int = 0
     archive: dict[str, tuple[int, int]] = field(default_factory=dict)  # WARC file name → id, committed bytes
 
 
-def verify(paths: CrawlPaths, checked: Checked) -> Iterator[str]:
-    """Yield a message for every fault, and count in `checked`. Raises the errors of StoreReader."""
-    with Auditor(paths.frontier, is_live=paths.pid() is not None) as store:
-        store.begin()
+def verify(crawls: Sequence[CrawlPaths], checked: Checked) -> Iterator[str]:
+    """Yield a message for every fault, and count in `checked`. `crawls`: an output directory, or those of several
+    agents of one crawl; the store is that of the first. Raises the errors of StoreReader.
+    """
+    first = crawls[0]
+    with Auditor(first.frontier, is_live=first.pid() is not None) as store:
+        store.begin([one.agent for one in crawls])
         yield from store.own_problems()
-        pages: list[tuple[str, int]] = []
-        known: dict[str, set[str]] = {"warc": set(), "pages": set()}
-        for file_id, sink, name, state, size in store.sink_files():
-            known.setdefault(sink, set()).add(name)
-            path, problem = _file(paths.output / sink, name, state, size, checked)
-            if problem is not None:
-                yield problem
-            if path is None:
-                continue
-            if sink == "warc":
-                checked.archive[name] = (file_id, size)
-                yield from _warc(store, file_id, name, path, size, checked)
-            else:
-                pages.append((name, size))
-        for sink, names in known.items():
-            yield from _unknown_files(paths.output / sink, names)
-        for name, size in pages:
-            path = _path(paths.output / "pages", name)  # looked up again, because a running crawl renames full files
-            if path is not None:
-                yield from _pages(store, name, path, size, checked)
+        for paths in crawls:
+            yield from _files(store, paths, checked)
         yield from store.cross_problems()
         yield from store.lost_problems()
-        yield from _log(store, paths, checked)
+        for agent, urls in store.elsewhere():
+            checked.elsewhere += urls
+            if len(crawls) > 1:
+                yield f"{count(urls, 'URL')} in files of the agent {agent}, whose directory is not checked"
+        for paths in crawls:
+            yield from _log(store, paths, checked)
+
+
+def _files(store: Auditor, paths: CrawlPaths, checked: Checked) -> Iterator[str]:
+    """Check the output files of a directory."""
+    pages: list[tuple[str, int]] = []
+    known: dict[str, set[str]] = {"warc": set(), "pages": set()}
+    for file_id, sink, name, state, size in store.sink_files(paths.agent):
+        known.setdefault(sink, set()).add(name)
+        path, problem = _file(paths.output / sink, name, state, size, checked)
+        if problem is not None:
+            yield problem
+        if path is None:
+            continue
+        if sink == "warc":
+            checked.archive[name] = (file_id, size)
+            yield from _warc(store, file_id, name, path, size, checked)
+        else:
+            pages.append((name, size))
+    for sink, names in known.items():
+        yield from _unknown_files(paths.output / sink, names)
+    for name, size in pages:
+        path = _path(paths.output / "pages", name)  # looked up again, because a running crawl renames full files
+        if path is not None:
+            yield from _pages(store, name, path, size, checked)
 
 
 def _file(folder: Path, name: str, state: str, size: int, checked: Checked) -> tuple[Path | None, str | None]:

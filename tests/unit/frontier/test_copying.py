@@ -27,9 +27,11 @@ from crawler.core.models import (
     TemplateRow,
 )
 from crawler.core.ownership import SLOT_BITS
-from crawler.frontier.base import BlockedHost, Frontier, FrontierError, Leaving, Sweep, Wanted
+from crawler.core.url import SLOTS, parse
+from crawler.frontier.base import BlockedHost, Frontier, FrontierError, FrontierLocked, Leaving, Sweep, Wanted
 from crawler.frontier.copying import copy_store
 from crawler.frontier.postgresql.store import PostgresFrontier
+from crawler.frontier.postgresql.writer import slot_of_host
 from crawler.frontier.sqlite.snapshots import Auditor
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.frontiers import NOW, batch, fast_folder, found, links, visit
@@ -142,6 +144,44 @@ async def test_a_store_is_copied_there_and_back(folder: Path) -> None:
         assert seen[0][0] == other[0]
         for one, two in zip(seen[0][1], other[1], strict=True):
             assert one == two
+
+
+async def test_the_store_of_several_agents_is_copied_as_one(folder: Path) -> None:
+    """What they counted together, with ids of its own for each host and URL, and what was on its way between them. Not
+    while one of them is connected.
+    """
+    dsn, copied = new_database(), folder / "frontier.db"
+    one, two = PostgresFrontier(dsn, agent="a1"), PostgresFrontier(dsn, agent="a2")
+    await one.open()
+    await two.open()
+    given = range(0, SLOTS, 2)
+    await one.agents.give_back(given)
+    await two.agents.take(given)
+    names = [f"https://host{n}.example/" for n in range(20)]
+    ours, others = ([url for url in names if slot_of(url) % 2 == side] for side in (1, 0))
+    for frontier, urls in ((one, ours), (two, others)):
+        await frontier.add([found(url) for url in urls], now=NOW)  # each begins with number 1
+    await one.add([found(f"{others[0]}more")], now=NOW)  # in the inbox of the other
+    await one.record_sink_files([SinkFile("warc", "crawl-a1-1.warc.gz", SinkFileState.CLOSED, 100)])
+    await two.record_sink_files([SinkFile("warc", "crawl-a2-1.warc.gz", SinkFileState.CLOSED, 200)])
+    await one.close(clean=True)
+    with pytest.raises(FrontierLocked, match="is in use by the agent a2: `crawler stop` ends each"):
+        await copy_store(dsn, str(copied))
+    await two.close(clean=True)
+    counts = await copy_store(dsn, str(copied))
+    assert (counts["host"], counts["url"], counts["sink_file"]) == (20, 21, 2)
+    with Auditor(copied, is_live=False) as auditor:
+        auditor.begin()
+        assert list(auditor.own_problems()) == []
+        assert auditor.totals() == {"queued": 21, "hosts": 20, "hosts_with_work": 20}
+    store = SqliteFrontier(copied)
+    await store.open()
+    assert [row.id for row in await store.host_rows(after=0, limit=99)] == list(range(1, 21))
+    await store.close(clean=True)
+
+
+def slot_of(url: str) -> int:
+    return slot_of_host(parse(url)[1].host)
 
 
 async def test_a_copy_overwrites_nothing(folder: Path) -> None:

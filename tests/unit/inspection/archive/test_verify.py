@@ -48,7 +48,7 @@ async def findings_of(output: Path, records: Sequence[Record]) -> list[str]:
     paths = CrawlPaths(
         output=output, frontier=output / "frontier.db", logs=output / "logs", socket=output / "control.sock"
     )
-    return list(verify(paths, Checked()))
+    return list(verify([paths], Checked()))
 
 
 @pytest.mark.parametrize("gathered", [1, 2_000])
