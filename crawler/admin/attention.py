@@ -1,16 +1,17 @@
-"""What an operator should look at in a running crawl, the most serious first: for the status and the status page.
+"""What an operator should look at in a running crawl, or in all agents of one, the most serious first.
 
-A pure function of the status. Invariant: what is as it should be is not in it, so that an empty list means all is well.
+Pure functions of the status. Invariant: what is as it should be is not in it, so that an empty list means all is well.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from crawler.core.enums import Bottleneck, CrawlState, LeftReason
-from crawler.core.formatting import count, date_time, event_fields, size
+from crawler.core.formatting import count, date_time, duration, event_fields, size
 
 NEARLY_FULL: Final = 0.8  # of the limit of a structure in memory
 _NEAR_THE_LIMIT: Final = 2  # times output.min_free
+_INBOX_S: Final = 10.0  # agents take in what is in the inbox several times a second
 _ALWAYS_FULL: Final = "recent URL keys"  # it is full from the start
 _STOPS: Final[Mapping[str, str]] = {
     Bottleneck.OPERATOR: "`crawler resume` goes on",
@@ -35,6 +36,34 @@ def attention(
         *_process(status),
     ]
     found.sort(key=lambda one: one["level"])  # "bad" before "warn"
+    return found
+
+
+def fleet_attention(fleet: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The same of `crawler fleet --json`."""
+    agents = fleet["agents"]
+    found = []
+    if not fleet["alive"]:
+        found.append(_entry("bad", "no agent lives: nothing is crawled", "start one: `crawler run`"))
+    for one in agents:
+        if one["state"] == "overdue":
+            since, lease = duration(one["renewed_s"]), duration(one["lease_s"])
+            slots = f"; {count(one['slots'], 'slot')} {'is' if one['slots'] == 1 else 'are'} still its own"
+            text = f"{one['name']} renewed its lease of {lease} {since} ago{slots if one['slots'] else ''}"
+            found.append(_entry("bad", text, f"see whether {one['process']} runs and reaches the database"))
+        elif one["state"] == "alive" and one["bottleneck"] in _STOPS:
+            text = f"{one['name']} stands still: {one['bottleneck']}"
+            found.append(_entry("bad", text, _STOPS[one["bottleneck"]]))
+    if (free := fleet["free_slots"]) and fleet["alive"]:
+        verb = "has" if free == 1 else "have"
+        text = f"{count(free, 'slot')} of {count(fleet['slots'])} {verb} no agent"
+        found.append(_entry("warn", text, "the agents that live take them over within seconds"))
+    if fleet["inbox_waits_s"] > _INBOX_S:
+        waits = duration(fleet["inbox_waits_s"])
+        urls = fleet["inbox_urls"]
+        text = f"{count(urls, 'URL')} {'is' if urls == 1 else 'are'} in the inbox, the first for {waits}"
+        found.append(_entry("warn", text, "their owners do not take them in as fast as they are found"))
+    found.sort(key=lambda one: one["level"])
     return found
 
 

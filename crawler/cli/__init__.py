@@ -63,6 +63,11 @@ GROUPS: Final = {
                 "crawler status -c site.toml --json",
             ),
         ),
+        "fleet": Entry(
+            "crawler.cli.status:fleet_command",
+            "Show all agents that share the database of a crawl.",
+            ("crawler fleet -c /etc/crawler/crawler.toml",),
+        ),
         "top": Entry("crawler.cli.top", "Watch the running crawl.", ("crawler top --interval 5",)),
         "hosts": Entry(
             "crawler.cli.explain:hosts_command",
@@ -225,10 +230,10 @@ COMMANDS: Final = {name: entry for group in GROUPS.values() for name, entry in g
 
 # Words that other programs have for a command, where no name is near.
 _SYNONYMS: Final = {
-    "allow": "unblock", "ban": "block", "continue": "resume", "curl": "fetch", "delete": "forget", "download": "fetch",
-    "dump": "export", "enqueue": "add", "explain": "why", "fsck": "verify", "get": "fetch", "help": "--help",
-    "info": "status", "kill": "stop", "list": "hosts", "log": "logs", "ls": "hosts", "new": "init", "ps": "status",
-    "quit": "stop", "remove": "forget", "rm": "forget", "scrape": "crawl", "seed": "add",
+    "agents": "fleet", "allow": "unblock", "ban": "block", "continue": "resume", "curl": "fetch", "delete": "forget",
+    "download": "fetch", "dump": "export", "enqueue": "add", "explain": "why", "fsck": "verify", "get": "fetch",
+    "help": "--help", "info": "status", "kill": "stop", "list": "hosts", "log": "logs", "ls": "hosts", "new": "init",
+    "ps": "status", "quit": "stop", "remove": "forget", "rm": "forget", "scrape": "crawl", "seed": "add",
     "setup": "init", "show": "status", "start": "crawl run", "stats": "report", "tail": "logs", "test": "check",
     "unpause": "resume", "validate": "check", "version": "--version", "wake": "retry", "watch": "top",
 }  # fmt: skip

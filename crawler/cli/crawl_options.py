@@ -432,6 +432,22 @@ def _database(settings: Settings) -> tuple[str, str | None] | None:
     return settings.frontier.dsn or "", secrets.database_password
 
 
+def find_database(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> tuple[str, str | None]:
+    """DSN and password of the database of the crawl that the options name, or the default: no directory is needed.
+
+    Raises UsageError if its store is a file.
+    """
+    config, output = default_crawl(config, overrides, output)
+    if config is not None:
+        database = _database(load_paths(config, overrides, os.environ)[0])
+    else:
+        assert output is not None
+        database = by_run_file(find_paths(output)).database
+    if database is None:
+        raise click.UsageError("the store of this crawl is a file: only in a PostgreSQL database there are agents")
+    return database
+
+
 def _running_with(config: Path) -> CrawlPaths | None:
     """The crawl of the daemon that was started with this configuration. Raises UsageError if there are several."""
     outputs = outputs_running(config, os.environ)

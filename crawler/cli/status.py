@@ -1,14 +1,18 @@
-"""`crawler status`: the status of the running crawl as text or JSON."""
+"""`crawler status` and `crawler fleet`: the status of the running crawl, and of all agents of one, as text or JSON."""
 
+import asyncio
+import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import orjson
 
-from crawler.cli.crawl_options import connect_to_daemon, crawl_options
-from crawler.cli.output import write_data
+from crawler.admin.attention import fleet_attention
+from crawler.cli.crawl_options import connect_to_daemon, crawl_options, find_database
+from crawler.cli.output import Pen, table, write_data
 from crawler.core.enums import Exit
 from crawler.core.formatting import (
     average,
@@ -22,6 +26,10 @@ from crawler.core.formatting import (
     size,
 )
 from crawler.core.outcomes import outcomes_text, urls_text
+from crawler.core.url import SLOTS
+
+if TYPE_CHECKING:
+    from crawler.frontier.postgresql.agents import FleetView
 
 LABEL_WIDTH: Final = 13
 _IN_FLIGHT_SHOWN: Final = 5
@@ -138,3 +146,102 @@ def hosts_text(hosts: Mapping[str, int]) -> str:
 def warning_text(warning: Mapping[str, Any]) -> str:
     """A warning of the log in one line, without the fields that all events have."""
     return " ".join([warning["event"], *(f"{name}={text}" for name, text in event_fields(warning))])
+
+
+# -- all agents of a crawl
+
+_HEAD: Final = ("AGENT", "STATE", "RENEWED", "SLOTS", "PAGES/s", "QUEUED", "INBOX", "HELD UP BY", "PROCESS")
+_RIGHT: Final = (False, False, True, True, True, True, True, False, False)
+_AGENT_STYLES: Final[Mapping[str, str]] = {"alive": "green", "overdue": "red", "left": "dim"}
+
+
+@click.command(name="fleet")
+@crawl_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def fleet_command(config: Path | None, overrides: tuple[str, ...], output: Path | None, as_json: bool) -> int:
+    """Show all agents that share the database of a crawl.
+
+    It reads the database alone, from any machine. Exit code 69 if no agent lives.
+    """
+    from crawler.frontier.postgresql.agents import read_fleet  # its library is an extra
+
+    found = fleet_json(asyncio.run(read_fleet(*find_database(config, overrides, output))))
+    if as_json:
+        write_data(orjson.dumps(found) + b"\n")
+    else:
+        write_data(("\n".join(fleet_lines(found)) + "\n").encode("utf-8", "replace"))
+    return Exit.OK if found["alive"] else Exit.UNREACHABLE
+
+
+def fleet_json(view: "FleetView") -> dict[str, Any]:
+    """The agents and the whole crawl, as `crawler fleet --json` has them."""
+    agents = [
+        {
+            "name": one.name,
+            "state": "left" if one.has_left else "alive" if one.lives else "overdue",
+            "process": one.process,
+            "renewed_s": round(one.renewed_s, 3),
+            "lease_s": one.lease_s,
+            "slots": one.slots,
+            "pages_per_s": one.status.get("pages_per_s") if one.lives else None,
+            "bottleneck": one.status.get("bottleneck") if one.lives else None,
+            "queued": one.queued,
+            "inbox_urls": one.inbox_urls,
+        }
+        for one in view.agents
+    ]
+    totals = view.totals
+    found: dict[str, Any] = {
+        "at": round(time.time(), 3),
+        "database": view.address,
+        "alive": sum(one.lives for one in view.agents),
+        "agents": agents,
+        "slots": SLOTS,
+        "free_slots": view.free_slots,
+        "inbox_urls": view.inbox_urls,
+        "inbox_waits_s": round(view.inbox_waits_s, 3),
+        "pages": view.pages,
+        "pages_per_s": round(sum(one.status.get("pages_per_s", 0.0) for one in view.agents if one.lives), 2),
+        "urls": {
+            "queued": totals.queued, "waiting": totals.waiting, "done": totals.done, "denied": totals.denied,
+            "gave_up": totals.gave_up, "suspect": totals.suspect,
+        },
+        "hosts": {"total": totals.hosts, "with_work": totals.hosts_with_work},
+    }  # fmt: skip
+    return found | {"attention": fleet_attention(found)}
+
+
+def fleet_lines(fleet: Mapping[str, Any]) -> list[str]:
+    """The agents as lines for a screen: what needs attention, a table, the whole crawl."""
+    pen = Pen()
+    by_state = Counter(one["state"] for one in fleet["agents"])
+    more = "".join(f", {count(number)} {state}" for state, number in by_state.items() if state != "alive")
+    alive = f"{count(fleet['alive'], 'agent')} {'lives' if fleet['alive'] == 1 else 'live'}"
+    lines = [f"{alive}{more} in {printable(fleet['database'])}"]
+    lines += [f"  {label:<{LABEL_WIDTH}}{pen(text, style)}" for label, text, style in attention_lines(fleet)]
+    rows = [
+        (
+            printable(one["name"]),
+            one["state"],
+            f"{duration(one['renewed_s'])} ago",
+            count(one["slots"]),
+            "" if one["pages_per_s"] is None else f"{one['pages_per_s']:.1f}",
+            "" if one["queued"] is None else count(one["queued"]),
+            count(one["inbox_urls"]),
+            one["bottleneck"] or "",
+            printable(one["process"]),
+        )
+        for one in fleet["agents"]
+    ]
+    styles = [["bold", _AGENT_STYLES[one["state"]], *[""] * (len(_HEAD) - 2)] for one in fleet["agents"]]
+    lines += ["", *table(_HEAD, rows, _RIGHT, pen, styles), ""]
+    hosts, free = fleet["hosts"], fleet["free_slots"]
+    for label, text in (
+        ("pages", f"{count(fleet['pages'])} since the crawl began, {rate(fleet['pages_per_s'])} now"),
+        ("URLs", urls_text(fleet["urls"])),
+        ("hosts", f"{count(hosts['total'])}, {count(hosts['with_work'])} with work"),
+        ("slots", f"{count(fleet['slots'])}, {count(free) if free else 'none'} free"),
+        ("inbox", f"{count(fleet['inbox_urls'], 'URL')} that the owners of their slots have not taken in yet"),
+    ):
+        lines.append(f"  {label:<{LABEL_WIDTH}}{text}")
+    return lines

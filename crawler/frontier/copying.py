@@ -11,9 +11,7 @@ Invariants: the source does not change. What is read of a database is its state 
 """
 
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +22,8 @@ from xxhash import xxh3_128_intdigest
 
 from crawler.core.ownership import ONLY_AGENT, SLOT_BITS, slot_in
 from crawler.core.url import name_hash
-from crawler.frontier.base import BlockedHost, FrontierError, FrontierLocked, FrontierUnreachable
+from crawler.frontier.base import BlockedHost, FrontierError, FrontierLocked
+from crawler.frontier.postgresql.agents import snapshot, summed
 from crawler.frontier.postgresql.connection import LOCK, SESSION_OF_READER, address_of
 from crawler.frontier.postgresql.sql import BLOCKS, CONNECTED
 from crawler.frontier.postgresql.store import PostgresFrontier
@@ -202,7 +201,7 @@ def _file(text: str) -> Path:
 
 async def _end_sharing(dsn: str) -> None:
     """Take all slots, and what agents found for each other, as the only agent. Raises FrontierLocked if one lives."""
-    async with _snapshot(dsn, None) as connection:
+    async with snapshot(dsn, None) as connection:
         names = [row[0] for row in await connection.fetch(CONNECTED, LOCK)]
     if names:
         raise FrontierLocked(
@@ -223,7 +222,7 @@ async def export_to(path: Path, dsn: str, *, password: str | None = None, names_
     the file is read and not crawled with, and says which agent has which slots and output files. Returns the number of
     rows of each table. Raises FrontierError, OSError.
     """
-    async with _snapshot(dsn, password) as connection:
+    async with snapshot(dsn, password) as connection:
         states = await connection.fetch("SELECT * FROM settled")
         if not states:
             raise FrontierError(f"{address_of(dsn)} has no crawl")
@@ -261,28 +260,10 @@ async def export_to(path: Path, dsn: str, *, password: str | None = None, names_
 
 async def blocks_of(dsn: str, *, password: str | None = None) -> list[BlockedHost]:
     """The blocks that a database has, also while a crawl runs; none without a crawl. Raises FrontierUnreachable."""
-    async with _snapshot(dsn, password) as connection:
+    async with snapshot(dsn, password) as connection:
         if not await connection.fetchval("SELECT to_regclass('crawler_version') IS NOT NULL"):
             return []
         return [BlockedHost(*row) for row in await connection.fetch(BLOCKS)]
-
-
-@asynccontextmanager
-async def _snapshot(dsn: str, password: str | None) -> "AsyncIterator[asyncpg.Connection]":
-    try:
-        connection = await asyncpg.connect(dsn or None, password=password, server_settings=SESSION_OF_READER)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        words = str(error).splitlines()[0] if not isinstance(error, asyncpg.InvalidPasswordError) else "wrong password"
-        raise FrontierUnreachable(f"{address_of(dsn)} cannot be used: {words}") from None
-    try:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            yield connection
-    except asyncpg.UndefinedTableError:
-        raise FrontierError(f"{address_of(dsn)} has no crawl") from None
-    except asyncpg.UndefinedColumnError:
-        raise FrontierError(f"{address_of(dsn)} is of an older version: start its crawl once") from None
-    finally:
-        await connection.close()
 
 
 _Number = Callable[[str, int], int]  # a kind (_HOST, _URL) and an id in the database → the id in the file
@@ -377,20 +358,12 @@ async def _meta_of(
     ]
     for name in ("totals", "counters"):
         if texts := [state[name] for state in states if state[name] is not None]:
-            found.append((name, summed(texts)))
+            found.append((name, orjson.dumps(summed(texts)).decode()))
     for name, value in await connection.fetch("SELECT name, value FROM crawl_value WHERE name NOT LIKE '%@%'"):
         found.append(_value_in_file(name, value, numbers))
     for host, mark in await connection.fetch("SELECT host, mark FROM reevaluation"):
         found.append((f"{_MARK}{numbers(_HOST, host)}", str(mark)))
     return found
-
-
-def summed(texts: Iterable[str]) -> str:
-    """Counts as JSON, added up by their names."""
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(orjson.loads(text))
-    return orjson.dumps(counts).decode()
 
 
 def _value_in_file(name: str, value: bytes, numbers: _Number) -> tuple[str, Any]:

@@ -3,6 +3,7 @@ ALTER TABLE agent ADD COLUMN has_left boolean NOT NULL DEFAULT true;
 ALTER TABLE agent ADD COLUMN rules text NOT NULL DEFAULT '';  -- fingerprint of scope and politeness
 ALTER TABLE agent ADD COLUMN lease_s double precision NOT NULL DEFAULT 0;
 ALTER TABLE agent ADD COLUMN status text;                     -- JSON, for people
+ALTER TABLE agent ADD COLUMN renewed_at timestamptz NOT NULL DEFAULT now();  -- for people: no clock decides
 -- A free slot keeps its last owner in `agent`: if that takes it back, no request was made meanwhile.
 ALTER TABLE slot ADD COLUMN is_free boolean NOT NULL DEFAULT true;
 UPDATE slot SET is_free = false WHERE agent IS NOT NULL;

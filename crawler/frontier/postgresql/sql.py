@@ -39,7 +39,7 @@ OWNER: Final = "SELECT process FROM agent WHERE name = $1"
 TAKE_AGENT: Final = """
 INSERT INTO agent (name, incarnation, process, has_left, rules, lease_s) VALUES ($1, 1, $2, false, $3, $4)
 ON CONFLICT (name) DO UPDATE SET incarnation = agent.incarnation + 1, process = excluded.process, has_left = false,
-  renewal = agent.renewal + 1, rules = excluded.rules, lease_s = excluded.lease_s
+  renewal = agent.renewal + 1, renewed_at = clock_timestamp(), rules = excluded.rules, lease_s = excluded.lease_s
 RETURNING incarnation"""
 OTHER_RULES: Final = """
 SELECT name, incarnation, renewal, rules = $2, lease_s FROM agent
@@ -47,7 +47,8 @@ WHERE name <> $1 AND NOT has_left AND (rules <> $2 OR lease_s <> $3) ORDER BY na
 LEAVE: Final = "UPDATE agent SET has_left = true WHERE name = $1 AND incarnation = $2"
 FENCE: Final = "SELECT 1 FROM agent WHERE name = $1 AND incarnation = $2 FOR KEY SHARE"
 RENEW: Final = """
-UPDATE agent SET renewal = renewal + 1, status = $3 WHERE name = $1 AND incarnation = $2 RETURNING renewal"""
+UPDATE agent SET renewal = renewal + 1, renewed_at = clock_timestamp(), status = $3
+WHERE name = $1 AND incarnation = $2 RETURNING renewal"""
 # Fails to find a row if the agent has renewed its lease or was started again since.
 DISOWN: Final = """
 UPDATE agent SET incarnation = incarnation + 1, has_left = true WHERE name = $1 AND incarnation = $2 AND renewal = $3
@@ -86,6 +87,21 @@ INBOX: Final = "SELECT count(*), coalesce(sum(number), 0)::bigint FROM inbox"
 WHO_IS_IDLE: Final = """
 SELECT slot.agent, slot.is_free, bool_and(coalesce(settled.is_idle, false)), count(*), (SELECT count(*) FROM inbox)
 FROM slot LEFT JOIN settled ON settled.agent = slot.agent GROUP BY slot.agent, slot.is_free"""
+# The agents as people see them; the ages are by the server's clock.
+AGENT_VIEWS: Final = """
+SELECT agent.name, process, has_left, lease_s, extract(epoch FROM clock_timestamp() - renewed_at)::double precision,
+       (SELECT count(*) FROM slot WHERE slot.agent = agent.name AND NOT is_free),
+       (SELECT coalesce(sum(number), 0)::bigint FROM inbox JOIN slot ON slot.id = inbox.slot
+        WHERE slot.agent = agent.name AND NOT is_free), status
+FROM agent ORDER BY has_left, agent.name"""
+SLOTS_FREE: Final = "SELECT count(*) FROM slot WHERE is_free"
+INBOX_FIRST: Final = (
+    "SELECT urls, extract(epoch FROM clock_timestamp())::double precision FROM inbox ORDER BY id LIMIT 1"
+)
+QUEUED_OF_AGENTS: Final = """
+SELECT slot.agent, sum(host.queued)::bigint FROM host JOIN slot ON slot.id = host.slot
+WHERE host.has_work AND NOT slot.is_free GROUP BY slot.agent"""
+ALL_SETTLED: Final = "SELECT totals, counters, marks FROM settled"
 ALLOTTED: Final = "SELECT sum(allotted)::bigint FROM settled"
 ALLOT: Final = "UPDATE settled SET allotted = $2 WHERE agent = $1"
 # What an agent that is gone did not use goes back.
