@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -39,14 +39,29 @@ from crawler.inspection.log.url_history import (
 )
 from crawler.obs.fetch_line import redact_text
 
+T = TypeVar("T")
+
 _ON_TERMINAL: Final = 40
 _LOG_BUDGET: Final = 256 * 1024 * 1024  # bytes of the newest lines, for response times and connections
-_HEAD: Final = ("HOST", "STATE", "UNTIL", "QUEUED", "ETA", "PAGES OK/ERR", "P50/P95ms", "CONNS", "REQ/CONN", "WHY")
-_RIGHT: Final = (False, False, False, True, True, True, True, True, True, False)
+_HEAD: Final = (
+    "HOST",
+    "STATE",
+    "UNTIL",
+    "QUEUED",
+    "ETA",
+    "PAGES OK/ERR",
+    "P50/P95ms",
+    "CONNS",
+    "REQ/CONN",
+    "AGENT",
+    "WHY",
+)
+_RIGHT: Final = (False, False, False, True, True, True, True, True, True, False, False)
+_AGENT_AT: Final = _HEAD.index("AGENT")  # only of a database that agents share
 # The columns of a pipe, by their names in JSON; `until` is a time.
 _COLUMNS: Final = (
     "host", "state", "until", "queued", "eta_s", "ok", "errors", "p50_ms", "p95_ms", "connections_open",
-    "connections_opened", "requests_per_connection", "why",
+    "connections_opened", "requests_per_connection", "why", "agent",
 )  # fmt: skip
 _COLOURS: Final = {
     "blocked": "red",
@@ -210,12 +225,25 @@ def _table(shown: Sequence[HostView], now: float) -> list[str]:
                 quantiles(view.p50_ms, view.p95_ms),
                 _connections(view),
                 "" if view.requests_per_connection is None else average(view.requests_per_connection),
+                printable(view.agent or ""),
                 printable(view.why),
             )
         )
         errors = "red" if view.errors > view.ok else "yellow" if view.errors else ""
-        styles.append(["bold", colour, "", "", "", errors, "", "", "", colour])
-    return table(_HEAD, rows, _RIGHT, Pen(), styles)
+        styles.append(["bold", colour, "", "", "", errors, "", "", "", "", colour])
+    if any(view.agent for view in shown):
+        return table(_HEAD, rows, _RIGHT, Pen(), styles)
+    return table(
+        _without_agent(_HEAD),
+        [*map(_without_agent, rows)],
+        _without_agent(_RIGHT),
+        Pen(),
+        [*map(_without_agent, styles)],
+    )
+
+
+def _without_agent(cells: Sequence[T]) -> Sequence[T]:
+    return [*cells[:_AGENT_AT], *cells[_AGENT_AT + 1 :]]
 
 
 def _connections(view: HostView) -> str:
@@ -268,7 +296,7 @@ def why_command(
         reader = None
     try:
         explanation = Explainer(
-            reader, crawl.rules, is_live=is_live, now=now, has_seed=crawl.has_seed,
+            reader, crawl.rules, is_live=is_live, now=now, has_seed=crawl.has_seed, agent=paths.agent,
             gap_s_of=lambda host: logged_gap_s(read_totals(crawl, hosts=(host,)).tally.hosts.get(host)),
         ).why(url)  # fmt: skip
     finally:
@@ -346,7 +374,9 @@ def _text(explanation: Explanation, history: UrlHistory, now: float) -> list[str
         shown = history.lines[-_SHOWN:]
         words = count(explanation.attempts if explanation.known else len(history.lines), "attempt")
         missing = explanation.attempts - len(history.lines)
-        if missing > 0 and history.searched:
+        if missing > 0 and explanation.log_agent is not None:
+            words += f", {count(missing)} of them in the logs of other agents (the last of {explanation.log_agent})"
+        elif missing > 0 and history.searched:
             words += f", {count(missing)} of them not found (searched: {history.searched}; --full searches all)"
         elif missing > 0:
             words += f"; the logs no longer hold {count(missing)} of them"

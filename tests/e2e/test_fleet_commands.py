@@ -136,6 +136,22 @@ def test_reading_commands_have_the_counts_of_the_whole_crawl(fleet: Fleet) -> No
     assert reports[0] == reports[1]
 
 
+def test_why_and_hosts_name_the_agent(fleet: Fleet) -> None:
+    """`why` says where the log of the last attempt is. When all have left, no agent has a host."""
+    first, second = fleet.crawls
+    theirs = next(line["url_full"] for line in second.fetches() if line["url_full"].endswith(".html"))
+    ours = next(line["url_full"] for line in first.fetches() if line["url_full"].endswith(".html"))
+    for crawl, url, log_agent in ((first, theirs, "a2"), (first, ours, None), (second, ours, "a1")):
+        told = run("why", url, "--output", crawl.output, "--json").summary
+        assert (told["agent"], told["log_agent"], told["verdict"]) == (None, log_agent, "fetched"), told
+        assert len(told["history"]) == (0 if log_agent else 1)
+    text = run("why", theirs, "--output", first.output).stdout
+    assert "no agent has the host now; the last attempt was a2's, and is in the log in its output directory" in text
+    assert "1 of them in the logs of other agents (the last of a2)" in text
+    listed = run("hosts", "--output", first.output, "--json").stdout.splitlines()
+    assert [json.loads(line)["agent"] for line in listed] == [None] * len(HOSTS)
+
+
 def test_fleet_says_that_no_agent_lives(fleet: Fleet) -> None:
     shown = run("fleet", "-c", fleet.crawls[0].config)
     assert (shown.code, shown.stderr) == (69, "")
@@ -152,6 +168,13 @@ def test_fleet_shows_an_agent_that_was_killed(fleet: Fleet) -> None:
     with fleet.started() as (one, two):
         found = fleet.look()
         assert [(agent["state"], agent["slots"]) for agent in found["agents"]] == [("alive", 512)] * 2  # type: ignore[attr-defined]
+        listed = [
+            json.loads(line)
+            for line in run("hosts", "--output", fleet.crawls[1].output, "--json").stdout.split("\n")[:-1]
+        ]
+        assert {one["agent"] for one in listed} == set(AGENTS)
+        told = run("why", listed[0]["origin"] + "/", "--output", fleet.crawls[1].output, "--json").summary
+        assert told["agent"] == listed[0]["agent"]
         assert "2 agents live in the database" in run("fleet", "--output", fleet.crawls[1].output).stdout
         refused = run("frontier", "copy", fleet.dsn, fleet.folder / "copy.db")
         assert (refused.code, "in use by the agents a1, a2" in refused.stderr) == (75, True), refused.stderr

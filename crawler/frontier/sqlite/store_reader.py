@@ -135,6 +135,11 @@ class StoreReader:
 
     # -- agents, in a copy of a database that they share
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether this is a copy that names agents."""
+        return "slot_agent" in self._tables
+
     def slot_agents(self) -> dict[int, str | None]:
         """The owner of each slot, None of a free one; empty if the store is no copy of a database."""
         return {row["id"]: row["agent"] for row in self._rows_if("slot_agent", "SELECT id, agent FROM slot_agent")}

@@ -39,7 +39,8 @@ class Explanation:
     """All that is known about a URL; `typed` is the URL as the user typed it.
 
     `verdict` is a word for programs: fetched, waiting, queued, denied, gave_up, suspect, would_fetch, would_deny or
-    forgotten. `deny_reason` is the reason of a refusal as the log has it.
+    forgotten. `deny_reason` is the reason of a refusal as the log has it. Of agents that share a database, `agent` owns
+    the host, and `log_agent` has the last attempt in its log, None if that is the one whose directory is looked at.
     """
 
     typed: str
@@ -54,6 +55,8 @@ class Explanation:
     attempts: int = 0
     last_at: float | None = None
     state: str | None = None
+    agent: str | None = None
+    log_agent: str | None = None
 
     def add(self, name: str, verdict: str, text: str, **facts: Any) -> None:
         self.steps.append(Step(name, verdict, text, facts))
@@ -68,6 +71,8 @@ class Explanation:
             "deny_reason": self.deny_reason,
             "headline": redact_text(self.headline),
             "state": self.state,
+            "agent": self.agent,
+            "log_agent": self.log_agent,
             "chain": [
                 {"step": one.name, "verdict": one.verdict or None, "text": redact_text(one.text), **_masked(one.facts)}
                 for one in self.steps

@@ -60,7 +60,7 @@ class HostView:
 
     Response times (p50 and p95, milliseconds), connections opened and requests per connection come from the log; they
     are None if it has no line of the host. `eta_s` is the time in seconds until the queue is empty, None if unknown or
-    if the host gets no requests.
+    if the host gets no requests. `agent` owns the host, of those that share a database.
     """
 
     host: str
@@ -82,6 +82,7 @@ class HostView:
     connections_opened: int | None = None
     requests_per_connection: float | None = None
     eta_s: float | None = None
+    agent: str | None = None
 
 
 def views(
@@ -115,6 +116,7 @@ def views(
         responses = {name: reader.response_time(name) for name in names}
     requested: list[tuple[HostView, str, Row]] = []  # hosts that get requests, with their politeness keys
     keys = _keys([*rows, *beside], politeness, overrides, responses)
+    agents = reader.slot_agents()
     for row in rows:
         origin = Origin(row["scheme"], row["host"], row["port"])
         key = politeness_key(origin.host, politeness)
@@ -132,6 +134,7 @@ def views(
             last_at=row["last_at"],
             why=why,
             suspects=sum(suspects.get(row["id"], ())),
+            agent=agents.get(row.get("slot", -1)),
         )
         if view.suspects:
             templates = count(len(suspects[row["id"]]), "URL template")

@@ -42,7 +42,7 @@ class Explainer:
 
     `rules` None: they are not known, so scope is not judged. `is_live`: the crawl runs. `now` is UTC epoch seconds.
     `gap_s_of`: the mean seconds between two requests to a host in the log, 0 if unknown. `has_seed`: whether a URL is a
-    seed of the configuration.
+    seed of the configuration. `agent`: whose output directory is looked at, if agents share the store.
     """
 
     def __init__(
@@ -54,7 +54,9 @@ class Explainer:
         now: float,
         gap_s_of: Callable[[str], float] = lambda host: 0.0,
         has_seed: Callable[[str], bool] = lambda url: False,
+        agent: str = "",
     ) -> None:
+        self._agent = agent
         self._has_seed = has_seed
         self._gap_s_of = gap_s_of
         self._reader = reader
@@ -85,6 +87,7 @@ class Explainer:
         self._trap_step(explanation, case)
         self._budget_step(explanation, case)
         self._host_step(explanation, case)
+        self._agent_step(explanation, case)
         if case.row is None:
             self._conclude_unseen(explanation, case)
         else:
@@ -402,6 +405,22 @@ class Explainer:
         eta = self._queue_eta(case, key)
         text += self._eta_text(case, eta)
         explanation.add("host", "ok", text, queued=host["queued"], ok=host["ok"], errors=host["errors"], eta_s=eta)
+
+    def _agent_step(self, explanation: Explanation, case: Case) -> None:
+        """Name the agent that owns the host, and that whose log has the last attempt."""
+        reader = self._reader
+        if reader is None or case.host is None or not reader.is_shared:
+            return
+        explanation.agent = reader.slot_agent(case.host["slot"])
+        text = f"the host is {explanation.agent}'s" if explanation.agent else "no agent has the host now"
+        if case.visit is not None and case.visit["attempts"]:
+            # An attempt without a response left no record; the files are then those of the one before.
+            files = (case.visit["warc_file"], case.visit["pages_file"]) if case.visit["last_status"] else ()
+            wrote = next((reader.file_agent(one) for one in files if one is not None), explanation.agent)
+            if wrote not in (None, self._agent):
+                explanation.log_agent = wrote
+                text += f"; the last attempt was {wrote}'s, and is in the log in its output directory"
+        explanation.add("agent", "", text, agent=explanation.agent, log_agent=explanation.log_agent)
 
     def _queue_eta(self, case: Case, key: str) -> float | None:
         """Seconds until the host's queue is empty, as `hosts` estimates it. None if unknown, and for denied URLs and
