@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from crawler import __version__, daemon
 from crawler.admin.attention import attention
 from crawler.admin.commands import QUIET, Commands, brief
 from crawler.admin.control_socket import Arguments, Caller, ControlServer
+from crawler.admin.fleet_commands import FleetCommands
 from crawler.admin.metrics import exposition
 from crawler.admin.unix_socket import CommandRefused
 from crawler.core.enums import Exit
@@ -92,6 +94,10 @@ class Service:
         )
         self.reloader = Reloader(settings, mode, engine, logs, configuration=configuration, read_again=read_again)
         self._commands = Commands(engine, reloads=self.reloader, status=self.status, stop=daemon.terminate).table()
+        if engine.fleet is not None and engine.frontier.agents is not None:
+            for_all = FleetCommands(self._commands, engine.frontier.agents)
+            engine.fleet.carry_out = for_all.carry_out
+            self._commands = for_all.table()
         self._web: WebServes | None = None
         self._link: Path | None = None
         # (A crawl in the foreground ends when its terminal is closed.)
@@ -264,6 +270,9 @@ class Reloader:
             seeds, files = len(self._engine.new_seeds(options)), self._engine.changed_files(options)
             result = self._differences(new, found) | {"new_seeds": seeds, "dry_run": dry_run}
             result["file_seeds"] = sum(file.count for file in files)
+            agents = self._engine.frontier.agents
+            if agents is not None:
+                result["rules"] = new.shared_rules()
             if dry_run:
                 return result | {"preview": await self._engine.preview(options)}
             try:
@@ -277,6 +286,9 @@ class Reloader:
                 result["new_seeds"] = seeds + await self._engine.add_seed_files()
             except (OSError, FrontierFull) as error:
                 problem = error
+            if agents is not None:
+                with suppress(FrontierFull):  # then agents with these rules are refused until the next reload
+                    await agents.put_rules(new.shared_rules())
             self._applied(new, found, result)
             if problem is not None:
                 words = f"the configuration is in force, but not all seeds of changed files are stored: {problem}"

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from crawler.admin.control_socket import Control, Unreachable
+from crawler.admin.fleet_commands import FleetControl
 from crawler.cli.output import say
 from crawler.core.formatting import count, shortened
 from crawler.core.options import Rules
@@ -472,16 +473,31 @@ def connect_to_daemon(
     *,
     changes: bool = False,
     quiet: bool = False,
-) -> Control:
+) -> Control | FleetControl:
     """Connect to the daemon of the crawl, or of the default. `changes`: the command steers it, and takes no other
     default than $CRAWLER_CONFIG and the crawl of the current directory. `quiet`: mistakes in the configuration are
     reported by the caller.
 
-    Raises Unreachable, NotAllowed, and what `find_crawl` raises.
+    If none runs here, and other agents of its database do, these are meant. Raises Unreachable, NotAllowed, and what
+    `find_crawl` raises.
     """
     config, output = default_crawl(config, overrides, output, changes=changes, here=True)
     try:
-        paths = find_crawl(config, overrides, output, running=True, quiet=quiet).paths
+        crawl = find_crawl(config, overrides, output, running=True, quiet=quiet)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Unreachable(f"no crawler is running here: {error.filename}: {error.strerror}") from None
-    return Control(paths.socket)
+    control = control_of(crawl) if crawl.database is not None else None
+    return Control(crawl.paths.socket) if control is None else control
+
+
+def control_of(crawl: FoundCrawl) -> Control | FleetControl | None:
+    """What carries out commands: the daemon that runs here, or the agents of its database that run elsewhere; None if
+    none runs.
+    """
+    if crawl.paths.pid() is not None:
+        return Control(crawl.paths.socket)
+    if crawl.database is None:
+        return None
+    from crawler.frontier.postgresql.fleet_control import living  # its library is an extra
+
+    return FleetControl(*crawl.database) if asyncio.run(living(*crawl.database)) else None

@@ -10,8 +10,8 @@ from typing import Any
 import click
 import orjson
 
-from crawler.admin.control_socket import Control, Unreachable
-from crawler.cli.crawl_options import connect_to_daemon, crawl_options, default_crawl, find_crawl
+from crawler.admin.control_socket import Unreachable
+from crawler.cli.crawl_options import connect_to_daemon, control_of, crawl_options, default_crawl, find_crawl
 from crawler.cli.output import Pen, is_terminal, say, table, write_data
 from crawler.cli.store_commands import with_store
 from crawler.core.enums import Exit, RetryEffect
@@ -92,8 +92,8 @@ def block(
     if as_json and not as_list:
         raise click.UsageError("--json is for --list")
     crawl = find_crawl(config, overrides, output, changes=not as_list)
-    if crawl.paths.pid() is not None:
-        with Control(crawl.paths.socket) as control:
+    if (control := control_of(crawl)) is not None:
+        with control:
             if as_list:
                 return _print(control.call("blocks"), as_json=as_json)
             result = control.call("block", {"name": name, "reason": reason, "host_only": host_only})
@@ -163,8 +163,8 @@ def _reason(block: Mapping[str, Any]) -> str:
 def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None, name: str) -> int:
     """Allow requests to a blocked HOST again. Exit code 1 if it was not blocked."""
     crawl = find_crawl(config, overrides, output, changes=True)
-    if crawl.paths.pid() is not None:
-        with Control(crawl.paths.socket) as control:
+    if (control := control_of(crawl)) is not None:
+        with control:
             result = control.call("unblock", {"name": name})
         click.echo(f"unblocked {result['name']}: {count(result['hosts'], 'host')}")
         click.echo(_since(result["was"]))
@@ -212,8 +212,8 @@ def release(
     """Fetch the URLs of HOST that were set aside as endless. Exit code 1 if there are none."""
     crawl = find_crawl(config, overrides, output, changes=True)
     host = blocked_name(name)
-    if crawl.paths.pid() is not None:
-        with Control(crawl.paths.socket) as control:
+    if (control := control_of(crawl)) is not None:
+        with control:
             result = control.call("release", {"name": host} | ({} if template is None else {"template": template}))
     else:
 
@@ -246,8 +246,8 @@ def retry(config: Path | None, overrides: tuple[str, ...], output: Path | None, 
     """
     hosts = host_names(hosts)
     crawl = find_crawl(config, overrides, output, changes=True)
-    if crawl.paths.pid() is not None:
-        with Control(crawl.paths.socket) as control:
+    if (control := control_of(crawl)) is not None:
+        with control:
             result = control.call("retry", {"host": hosts}, timeout_s=RETRY_TIMEOUT_S)
     else:
 

@@ -21,8 +21,7 @@ from typing import Any, Final, TextIO, TypeVar
 import click
 import orjson
 
-from crawler.admin.control_socket import Control
-from crawler.cli.crawl_options import FoundCrawl, by_run_file, crawl_options, find_crawl, refuse_file_names
+from crawler.cli.crawl_options import FoundCrawl, by_run_file, control_of, crawl_options, find_crawl, refuse_file_names
 from crawler.cli.output import print_message, say, write_lines
 from crawler.core.enums import DenyReason, Exit, UrlState
 from crawler.core.formatting import count, printable, share, size
@@ -73,7 +72,7 @@ def add(
         raise click.UsageError("name URLs, --from FILE, or - for standard input")
     refuse_file_names(urls, "--from {} takes the URLs in it")
     crawl = find_crawl(config, overrides, output, changes=True)
-    totals = Counter({"added": 0, "known": 0, "refused": 0})
+    totals = Counter({"added": 0, "known": 0, "refused": 0, "sent": 0})
     shows = sys.stderr.isatty()
 
     def refuse(place: str, url: str, reason: str, rule: str) -> None:
@@ -89,16 +88,16 @@ def add(
                 refuse(place, text, DenyReason.URL_INVALID, NOT_UTF_8)
 
     def add_up(part: Sequence[tuple[str, str]], result: dict[str, Any]) -> None:
-        for name in ("added", "known"):
-            totals[name] += result[name]
+        for name in ("added", "known", "sent"):
+            totals[name] += result.get(name, 0)
         places = _places(part) if result["refused"] and totals["refused"] < _REFUSED_SHOWN else {}
         for one in result["refused"]:
             refuse(next(places.get(one["url"], iter(())), ""), **one)
         if shows and totals.total() > len(part):  # not the first
             sys.stderr.write(f"\r{count(totals.total(), 'URL')} read")
 
-    if crawl.paths.pid() is not None:
-        with Control(crawl.paths.socket) as control:
+    if (control := control_of(crawl)) is not None:
+        with control:
             for part in _in_slices(read(), _URLS_PER_REQUEST):
                 urls_of_part = [text for _, text in part]
                 add_up(part, control.call("add", {"urls": urls_of_part, "priority": priority}))
@@ -116,7 +115,8 @@ def add(
     if (more := totals["refused"] - _REFUSED_SHOWN) > 0:
         say(f"not added: {count(more, 'other URL')}")
     added, known, refused = (count(totals[name]) for name in ("added", "known", "refused"))
-    click.echo(f"{added} added, {known} known already, {refused} refused")
+    sent = f", {count(totals['sent'])} sent to the agents of their hosts" if totals["sent"] else ""
+    click.echo(f"{added} added, {known} known already, {refused} refused{sent}")
     return Exit.FINDINGS if totals["refused"] else Exit.OK
 
 
@@ -154,9 +154,9 @@ def requeue(
         raise click.UsageError(f"{error} (--error-type WORD, --status CODE)") from None
     hosts = host_names(hosts)
     crawl = find_crawl(config, overrides, output, changes=True)
-    if crawl.paths.pid() is not None:
+    if (control := control_of(crawl)) is not None:
         arguments = {"error_type": errors, "status": statuses, "host": hosts, "dry_run": dry_run}
-        with Control(crawl.paths.socket) as control:
+        with control:
             result = control.call("requeue", arguments, timeout_s=_CHANGE_TIMEOUT_S)
     else:
 
@@ -212,8 +212,8 @@ def forget(
     wanted = [operations.TakedownTarget.of(text) for text in targets]
     crawl = find_crawl(config, overrides, output, changes=True)
     paths = crawl.paths
-    if paths.pid() is not None:
-        with Control(paths.socket) as control:
+    if (control := control_of(crawl)) is not None:
+        with control:
             result = control.call("forget", {"targets": [str(one) for one in wanted]}, timeout_s=_CHANGE_TIMEOUT_S)
     else:
 
@@ -321,7 +321,8 @@ def _frontier(crawl: FoundCrawl) -> Frontier:
     from crawler.frontier.postgresql.store import PostgresFrontier  # its library is an extra
 
     dsn, password = crawl.database
-    return PostgresFrontier(dsn, password=password, lock=OwnerLock(path.with_name(path.name + ".lock")))
+    lock = OwnerLock(path.with_name(path.name + ".lock"))
+    return PostgresFrontier(dsn, password=password, lock=lock, agent=crawl.paths.agent, is_alone=True)
 
 
 @click.group(name="frontier")

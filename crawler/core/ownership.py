@@ -6,8 +6,8 @@ monotonic ones of the agent that decides.
 
 Invariant: an agent sends requests only until `until_mono`, a lease less a margin after a time before its last
 successful renewal. Others take its slots over only after they have seen its counter unchanged for a lease and a margin,
-looking all the time, and only if it is still unchanged then. So nobody owns a slot whose former owner may still send, whether that was
-stopped, cut off, or slow; the margins make up for monotonic clocks of different speed.
+looking all the time, and only if it is still unchanged then. So nobody owns a slot whose former owner may still send,
+whether that was stopped, cut off, or slow; the margins make up for monotonic clocks of different speed.
 """
 
 import math

@@ -279,7 +279,7 @@ class Engine:
             background=[
                 self.client.run,
                 *([self.schedule.run] if engine.linger_s is None else []),
-                *([self.fleet.run] if self.fleet is not None else []),
+                *([self.fleet.run, self.fleet.obey] if self.fleet is not None else []),
             ],
             is_over=self.fleet.is_over if self.fleet is not None else None,
         )

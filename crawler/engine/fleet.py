@@ -9,9 +9,9 @@ socket). A politeness key of a slot that another agent owned rests for its whole
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from crawler.core.clock import Clock
 from crawler.core.ownership import Ownership
@@ -25,6 +25,8 @@ from crawler.obs.events import Event
 TICK_S: Final = 0.25  # between two looks into the inbox
 LOOK_S: Final = 0.5  # between two looks at the other agents, and at what operators told them
 _FAILED_S: Final = 0.5  # until a renewal that failed is tried again
+STOP: Final = "stop"
+OF_PROCESS: Final = (STOP, "pause", "resume", "reload", "add")  # commands; the others are for hosts
 _ALLOTMENTS: Final = 16  # so many parts of `scope.max_urls` are given out
 _LEAST_ALLOTMENT: Final = 64
 
@@ -60,12 +62,16 @@ class Fleet:
         self._renewing: asyncio.Task[None] | None = None
         self._had_lease = True
         self.inbox_urls = 0  # of all agents, at the last look
+        # What operators tell the agents is carried out by what stands around the engine
+        self.carry_out: Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]] | None = None
+        self._last_command = 0
 
     # -- the lease
 
     async def open(self) -> None:
         """Renew the lease for the first time, and from now on. Raises FrontierLocked, FrontierFull."""
         await self._renew()
+        self._last_command = await self._agents.last_command()  # those before are in the store, or of other processes
         self._renewing = asyncio.create_task(self._keep_renewing(), name="lease")
 
     async def close(self) -> None:
@@ -189,6 +195,37 @@ class Fleet:
         if blocks != self._blocklist.all():
             self._blocklist.load(blocks)
             self._scheduler.blocklist_changed()
+
+    # -- what operators tell the agents
+
+    async def obey(self) -> None:
+        """Carry out commands until cancelled."""
+        is_first = True
+        while True:
+            with suppress(FrontierFull):
+                if is_first and self.ownership.alive > 1 and self.carry_out is not None:
+                    is_first = False
+                    if await self._agents.last_of(("pause", "resume")) == "pause":
+                        await self.carry_out("pause", {})
+                for number, name, arguments in await self._agents.commands():
+                    if self.carry_out is None:
+                        break
+                    await self._obey(number, name, arguments)
+            await asyncio.sleep(LOOK_S)
+
+    async def _obey(self, number: int, name: str, arguments: Mapping[str, Any]) -> None:
+        """Carry out a command. One for hosts is carried out once more for slots that come later; one for the process
+        is not, and neither are those from before it began.
+        """
+        slots = set(self._agents.own)
+        is_new, self._last_command = number > self._last_command, max(number, self._last_command)
+        answer: dict[str, Any] = {"result": None}
+        if name == STOP:  # this ends with what it starts
+            in_flight = len(self._scheduler.leases_out)
+            await self._agents.answer(number, {"result": {"changed": True, "in_flight": in_flight}}, slots)
+        if self.carry_out is not None and (is_new or name not in OF_PROCESS):
+            answer = await self.carry_out(name, arguments)
+        await self._agents.answer(number, answer, slots.intersection(self._agents.own))
 
     async def is_over(self) -> bool:
         """Whether the crawl is over for all agents, since this one has nothing left to do. Raises FrontierFull."""

@@ -128,14 +128,20 @@ async def add(
     frontier: Frontier, found: Sequence[Discovered], refused: Sequence[dict[str, str]], now: float
 ) -> tuple[Receipt, dict[str, object]]:
     """Store the URLs that `judge_added` allowed. URLs that were taken down before are refused. Return the receipt, and
-    the result for the operator.
+    the result for the operator; `sent` of the URLs went to other agents, which own their hosts.
     """
+    agents = frontier.agents
     receipt = await frontier.add(found, now=now)
-    known = [one for one, is_new in zip(found, receipt.links_new, strict=True) if not is_new]
+    sent = [] if agents is None else [one for one in found if not agents.owns_host(one.origin.host)]
+    elsewhere = {id(one) for one in sent}
+    known = [
+        one for one, is_new in zip(found, receipt.links_new, strict=True) if not is_new and id(one) not in elsewhere
+    ]
     gone = await frontier.forgotten(known)
     taken_down = [{"url": one.url, "reason": "forgotten", "rule": FORGOTTEN_RULE} for one in gone]
     new = sum(receipt.links_new)
-    return receipt, {"added": new, "known": len(known) - len(gone), "refused": [*refused, *taken_down]}
+    result: dict[str, object] = {"added": new, "known": len(known) - len(gone), "refused": [*refused, *taken_down]}
+    return receipt, result | ({"sent": len(sent)} if sent else {})
 
 
 def parse_endings(errors: Sequence[str], statuses: Sequence[str]) -> UrlSelection:

@@ -12,7 +12,7 @@ shorter. Otherwise queued URLs would have to move within the order, for a link t
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from crawler.core.enums import Source, UrlState
 from crawler.core.models import (
@@ -387,6 +387,29 @@ class Agents(Protocol):
 
     async def rest(self) -> bool:
         """Store that nothing is left to do here. Returns whether that holds for all agents: the crawl is over."""
+
+    def owns_host(self, name: str) -> bool:
+        """Whether a host of this name belongs to this agent."""
+
+    async def commands(self) -> list[tuple[int, str, dict[str, Any]]]:
+        """What operators told this agent and it has not answered: number, name and arguments of commands."""
+
+    async def answer(self, number: int, result: Mapping[str, object], slots: Collection[int]) -> None:
+        """Answer a command, which was carried out for these slots."""
+
+    async def ask(
+        self, name: str, arguments: Mapping[str, object], *, agent: str | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Have a command carried out by one agent, or by all that live. Returns their answers. Raises FrontierFull."""
+
+    async def last_command(self) -> int:
+        """The number of the last command, 0 if there was none."""
+
+    async def last_of(self, names: Sequence[str]) -> str | None:
+        """Which of these commands was sent last."""
+
+    async def put_rules(self, rules: str) -> None:
+        """Store the fingerprint of rules that are in force from now on."""
 
     async def allot(self, limit: int, wanted: int) -> int:
         """Have up to `wanted` more first attempts of the `limit` that all agents share, if so many are left. Returns

@@ -18,8 +18,9 @@ from crawler.core.ownership import AgentSeen, is_over
 from crawler.frontier.base import FrontierError, FrontierLocked, FrontierUnreachable, Look, Receipt, Totals
 from crawler.frontier.postgresql import sql
 from crawler.frontier.postgresql.connection import SESSION_OF_READER, PostgresConnection, address_of
+from crawler.frontier.postgresql.fleet_control import ask
 from crawler.frontier.postgresql.inbox import inbox_urls
-from crawler.frontier.postgresql.writer import PostgresWriter
+from crawler.frontier.postgresql.writer import PostgresWriter, slot_of_host
 from crawler.frontier.rows import totals_from
 
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class PostgresAgents:
         self._writer = writer
         self._connection: asyncpg.Connection | None = None
         self._lock = asyncio.Lock()
+        self._obeyed: int | None = None  # the last command that was carried out for all own slots
 
     async def renew(self, status: str | None = None) -> None:
         await self._asked(lambda db: self._renew(db, status))
@@ -92,7 +94,9 @@ class PostgresAgents:
         return await self._job(lambda: writer.disown(agent.name, agent.incarnation, agent.renewal))
 
     async def take(self, slots: Collection[int]) -> list[int]:
-        return await self._job(lambda: self._writer().take_slots(sorted(slots)))
+        foreign = await self._job(lambda: self._writer().take_slots(sorted(slots)))
+        self._obeyed = None  # they may have been without an owner when a command came
+        return foreign
 
     def stop_reading(self, slots: Collection[int]) -> None:
         self._writer().stop_reading(slots)
@@ -111,6 +115,49 @@ class PostgresAgents:
             return is_over(owners, sum(slots for _, is_free, _, slots, _ in rows if is_free), rows[0][4])
 
         return await self._job(is_done)
+
+    def owns_host(self, name: str) -> bool:
+        return slot_of_host(name) in self._writer().owned
+
+    async def commands(self) -> list[tuple[int, str, dict[str, Any]]]:
+        async def read(db: asyncpg.Connection) -> list[tuple[int, str, dict[str, Any]]]:
+            if self._obeyed is None:
+                obeyed = await db.fetchval(sql.OBEYED, self.name)
+                self._obeyed = await db.fetchval(sql.LAST_COMMAND) if obeyed is None else obeyed
+            rows = await db.fetch(sql.COMMANDS, self.name, self._obeyed)
+            return [(number, name, orjson.loads(arguments)) for number, name, arguments in rows]
+
+        return await self._asked(read)
+
+    async def answer(self, number: int, result: Mapping[str, object], slots: Collection[int]) -> None:
+        async def write(db: asyncpg.Connection) -> None:
+            async with db.transaction():
+                await db.execute(sql.ANSWER, number, self.name, orjson.dumps(dict(result)).decode())
+                await db.execute(sql.OBEY, self.name, self._db.incarnation, number, list(slots))
+
+        await self._asked(write)
+        self._obeyed = number
+
+    async def ask(
+        self, name: str, arguments: Mapping[str, object], *, agent: str | None = None
+    ) -> dict[str, dict[str, Any]]:
+        try:
+            connection = await self._db.open_another()
+            try:
+                return await ask(connection, name, arguments, agent=agent, sent_by=self.name)
+            finally:
+                connection.terminate()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise self._db.unreachable(error) from None
+
+    async def last_command(self) -> int:
+        return await self._asked(lambda db: db.fetchval(sql.LAST_COMMAND))
+
+    async def last_of(self, names: Sequence[str]) -> str | None:
+        return await self._asked(lambda db: db.fetchval(sql.LAST_OF, list(names)))
+
+    async def put_rules(self, rules: str) -> None:
+        await self._asked(lambda db: db.execute(sql.PUT_RULES, self.name, self._db.incarnation, rules))
 
     async def allot(self, limit: int, wanted: int) -> int:
         return await self._job(lambda: self._writer().allot(limit, wanted))

@@ -146,7 +146,7 @@ class PostgresConnection:
             await self._check_rules()
             async with self._begun():
                 self.incarnation = await self.fetchval(
-                    sql.TAKE_AGENT, self.agent, _process(), self._rules, self._lease_s
+                    sql.TAKE_AGENT, self.agent, process_name(), self._rules, self._lease_s
                 )
                 await self.run(sql.ADD_SETTLED, self.agent)
                 await self.run(sql.HOLD_SLOTS, self.agent, self.incarnation)
@@ -159,31 +159,39 @@ class PostgresConnection:
         self.is_open = True
 
     async def _check_rules(self) -> None:
-        """Take an agent for gone that has other rules or another lease and does not renew its own. Raises
-        FrontierMismatch if it lives.
-        """
-        while (other := await self._other_rules()) is not None:
-            name, *_, has_rules, lease_s = other
-            end = asyncio.get_running_loop().time() + lease_s * GONE_AFTER
-            while await self._other_rules() == other:
-                if asyncio.get_running_loop().time() > end:
-                    async with self._begun():
-                        await self.run(sql.DISOWN, *other[:3])
-                        await self.run(sql.FREE_ALL, name)
-                        await self.run(sql.END_ALLOTMENT, name)
-                    break
-                await asyncio.sleep(_RETRY_S)
-            else:
-                now = await self._other_rules()
-                if now is not None and now[0] == name:
-                    what = "another frontier.lease" if has_rules else "other rules of scope or politeness"
-                    raise FrontierMismatch(
-                        f"the agent {name} of {self.address} has {what}: all agents of a crawl have the same"
-                    )
+        """Raises FrontierMismatch if another agent has other rules or another lease."""
+        async for name, *_, has_rules in self._others(sql.OTHER_RULES, self.agent, self._rules, self._lease_s):
+            what = "another frontier.lease" if has_rules else "other rules of scope or politeness"
+            raise FrontierMismatch(
+                f"the agent {name} of {self.address} has {what}: all agents of a crawl have the same"
+            )
 
-    async def _other_rules(self) -> tuple[Any, ...] | None:
-        rows = await self.rows(sql.OTHER_RULES, self.agent, self._rules, self._lease_s)
-        return tuple(rows[0]) if rows else None
+    async def require_alone(self) -> None:
+        """Raises FrontierLocked if another agent has not left, and is not gone."""
+        async for name, *_ in self._others(sql.OTHERS, self.agent):
+            raise FrontierLocked(f"{self.address} is in use by the agent {name}")
+
+    async def _others(self, statement: str, *values: Any) -> AsyncIterator[tuple[Any, ...]]:
+        """The first agent that a statement finds: name, incarnation, renewal, lease and more. Those that do not renew
+        their lease are gone, and found no more.
+        """
+        loop = asyncio.get_running_loop()
+        before: tuple[Any, ...] = ()
+        end = 0.0
+        while rows := await self.rows(statement, *values):
+            other = tuple(rows[0])
+            if other[:1] == before[:1] and other != before:
+                yield other
+                return
+            if other != before:
+                before, end = other, loop.time() + other[3] * GONE_AFTER
+            elif loop.time() > end:
+                async with self._begun():
+                    await self.run(sql.DISOWN, *other[:3])
+                    await self.run(sql.FREE_ALL, other[0])
+                    await self.run(sql.END_ALLOTMENT, other[0])
+            else:
+                await asyncio.sleep(_RETRY_S)
 
     async def open_another(self) -> asyncpg.Connection:
         """Another connection of this agent, for what must not wait for jobs."""
@@ -427,7 +435,12 @@ class PendingState:
         self.state = replace(self.state, **changes)
 
 
-def _process() -> str:
+def connect_failed(dsn: str, error: Exception) -> FrontierUnreachable:
+    """What a program says that cannot connect to a database."""
+    return FrontierUnreachable(f"{address_of(dsn)} cannot be used: {_words(error)}")
+
+
+def process_name() -> str:
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 

@@ -42,7 +42,7 @@ ON CONFLICT (name) DO UPDATE SET incarnation = agent.incarnation + 1, process = 
   renewal = agent.renewal + 1, renewed_at = clock_timestamp(), rules = excluded.rules, lease_s = excluded.lease_s
 RETURNING incarnation"""
 OTHER_RULES: Final = """
-SELECT name, incarnation, renewal, rules = $2, lease_s FROM agent
+SELECT name, incarnation, renewal, lease_s, rules = $2 FROM agent
 WHERE name <> $1 AND NOT has_left AND (rules <> $2 OR lease_s <> $3) ORDER BY name LIMIT 1"""
 LEAVE: Final = "UPDATE agent SET has_left = true WHERE name = $1 AND incarnation = $2"
 FENCE: Final = "SELECT 1 FROM agent WHERE name = $1 AND incarnation = $2 FOR KEY SHARE"
@@ -108,6 +108,29 @@ ALLOT: Final = "UPDATE settled SET allotted = $2 WHERE agent = $1"
 END_ALLOTMENT: Final = """
 UPDATE settled SET allotted = least(allotted, coalesce((counters::json ->> 'urls_fetched')::bigint, 0))
 WHERE agent = $1"""
+SEND: Final = "INSERT INTO command (agent, name, arguments, sent_by) VALUES ($1, $2, $3, $4) RETURNING id"
+END_COMMANDS: Final = "DELETE FROM command WHERE sent_at < now() - interval '7 days'"
+COMMANDS: Final = """
+SELECT id, name, arguments FROM command WHERE id > $2 AND coalesce(agent = $1, true) ORDER BY id"""
+LAST_COMMAND: Final = "SELECT coalesce(max(id), 0) FROM command"
+LAST_OF: Final = "SELECT name FROM command WHERE name = ANY ($1::text[]) ORDER BY id DESC LIMIT 1"
+OBEYED: Final = "SELECT min(obeyed) FROM slot WHERE agent = $1 AND NOT is_free"
+ANSWER: Final = """
+INSERT INTO answer VALUES ($1, $2, $3) ON CONFLICT (command, agent) DO UPDATE SET result = excluded.result"""
+OBEY: Final = """
+UPDATE slot SET obeyed = $3 WHERE agent = $1 AND incarnation = $2 AND id = ANY ($4::smallint[]) AND obeyed < $3"""
+ANSWERS: Final = "SELECT agent, result FROM answer WHERE command = $1 ORDER BY agent"
+# Agents that are connected: they hold the lock of their name.
+LIVING: Final = """
+SELECT name FROM agent WHERE NOT has_left AND EXISTS (
+  SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = $1::bigint::oid
+    AND objid = ((hashtext(name) | 1)::bigint & 4294967295)::oid
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+ORDER BY name"""
+OTHERS: Final = (
+    "SELECT name, incarnation, renewal, lease_s FROM agent WHERE name <> $1 AND NOT has_left ORDER BY name LIMIT 1"
+)
+PUT_RULES: Final = "UPDATE agent SET rules = $3 WHERE name = $1 AND incarnation = $2"
 ADD_SETTLED: Final = "INSERT INTO settled (agent) VALUES ($1) ON CONFLICT DO NOTHING"
 SETTLED: Final = """
 SELECT number, last_host, last_url, clean, marks, schedule_at, last_visit_at, totals, counters, is_idle, allotted

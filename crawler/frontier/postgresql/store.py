@@ -102,7 +102,9 @@ class PostgresFrontier:
         agent: str = ONLY_AGENT,
         rules: str = "",
         lease_s: float = LEASE_S,
+        is_alone: bool = False,
     ) -> None:
+        self._is_alone = is_alone
         self.connection = PostgresConnection(dsn, agent, password=password, rules=rules, lease_s=lease_s)
         self._lock = lock
         self._politeness_key = politeness_key
@@ -118,6 +120,8 @@ class PostgresFrontier:
             self._lock.acquire()
         try:
             await self.connection.open()
+            if self._is_alone:
+                await self.connection.require_alone()
             return await self._job(self._recover)
         except BaseException:
             await self._release()
@@ -408,6 +412,8 @@ class PostgresFrontier:
 
     async def forget_host(self, host: str, *, now: float) -> Forgotten:
         forgotten = await self._job(lambda: self.writer.forget_host(host, now))
+        if slot_of_host(host) not in self.writer.owned:
+            return forgotten
         erased: list[int] = []
         queued: Counter[int] = Counter()
         for host_id in forgotten.host_ids:
@@ -424,7 +430,8 @@ class PostgresFrontier:
         return [tuple(row) for row in await self._rows(sql.TAKEDOWNS, ALL_SLOTS)]
 
     async def hosts_named(self, host: str) -> list[HostRow]:
-        return await self._hosts(sql.HOSTS_NAMED, slot_of_host(host), host)
+        slot = slot_of_host(host)
+        return await self._hosts(sql.HOSTS_NAMED, slot, host) if slot in self.writer.owned else []
 
     async def hosts_below(self, name: str) -> HostsBelow:
         ids: list[int] = []

@@ -668,8 +668,10 @@ class PostgresWriter:
     # -- takedowns
 
     async def forget_url(self, url: str, origin: Origin, now: float) -> Forgotten:
-        """See Frontier.forget_url."""
+        """See Frontier.forget_url. Of a host of another agent nothing changes, as with the next."""
         db = self.db
+        if slot_of_host(origin.host) not in self.owned:
+            return Forgotten()
         async with self.change() as change:
             host_id = (await self._ids_of([origin], now, change))[origin]
             if host_id == 0:
@@ -696,6 +698,8 @@ class PostgresWriter:
 
     async def forget_host(self, host: str, now: float) -> Forgotten:
         """The first transaction of Frontier.forget_host."""
+        if slot_of_host(host) not in self.owned:
+            return Forgotten()
         async with self.db.transaction():
             await self.db.run(sql.PUT_FORGOTTEN_HOST, slot_of_host(host), host, now)
             unfinished = {*await self.unfinished(), host}
