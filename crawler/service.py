@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -96,7 +97,7 @@ class Service:
         self._commands = Commands(engine, reloads=self.reloader, status=self.status, stop=daemon.terminate).table()
         if engine.fleet is not None and engine.frontier.agents is not None:
             for_all = FleetCommands(self._commands, engine.frontier.agents)
-            engine.fleet.carry_out = for_all.carry_out
+            engine.fleet.carry_out = partial(self._carry_out, for_all)
             self._commands = for_all.table()
         self._web: WebServes | None = None
         self._link: Path | None = None
@@ -230,6 +231,13 @@ class Service:
             self._logs.emit(
                 Event.CONTROL, fields if refusal is None else fields | {"detail": " ".join(refusal.split())}
             )
+
+    async def _carry_out(self, commands: FleetCommands, name: str, arguments: Arguments) -> dict[str, Any]:
+        """Carry out a command that came through the database, and log it."""
+        answer = await commands.carry_out(name, arguments)
+        detail = "from the database" if "refused" not in answer else f"refused: {' '.join(answer['refused'].split())}"
+        self._logs.emit(Event.CONTROL, {"command": name, "arguments": brief(arguments) or None, "detail": detail})
+        return answer
 
     def _on_action(self, name: str, arguments: Arguments, refusal: str | None) -> None:
         """Log an action on the status page."""

@@ -6,6 +6,7 @@ Invariant: a result says what all agents did, and names those that refused or di
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
@@ -100,7 +101,7 @@ def _merged(values: Sequence[Any], add: Callable[[list[Any]], Any]) -> Any:
     match first:
         case bool():
             return any(values)
-        case int() | float():
+        case int():
             return add([one for one in values if one is not None])
         case dict():
             names = dict.fromkeys(name for one in values if one is not None for name in one)
@@ -142,15 +143,11 @@ class FleetControl:
         """Wait until all agents have ended; False if they have not after `timeout_s`."""
         from crawler.frontier.postgresql.fleet_control import living
 
-        async def wait() -> None:
-            async with asyncio.timeout(timeout_s):
-                while await living(self._dsn, self._password):
-                    await asyncio.sleep(END_S)
-
-        try:
-            asyncio.run(wait())
-        except TimeoutError:
-            return False
+        end = time.monotonic() + timeout_s
+        while asyncio.run(living(self._dsn, self._password)):
+            if time.monotonic() > end:
+                return False
+            time.sleep(END_S)
         return True
 
     def __enter__(self) -> Self:

@@ -393,6 +393,9 @@ def find_crawl(
         )
     except OSError:
         paths = None if is_named else _running_with(config)
+        if paths is None and settings.frontier.store == "postgresql":  # its agents may run on other machines
+            rules, has_seed = settings.rules(), settings.engine_configuration("run").has_seed
+            return FoundCrawl(settings.paths(), rules, config.name, has_seed=has_seed, database=_database(settings))
         if paths is None:
             raise
         warn(f"{config} names {settings.output_directory}; the crawler that was started with it is in {paths.output}")
@@ -467,27 +470,33 @@ def _warning(problems: Sequence[Problem], config: Path) -> str:
 
 
 def connect_to_daemon(
-    config: Path | None,
-    overrides: tuple[str, ...],
-    output: Path | None,
-    *,
-    changes: bool = False,
-    quiet: bool = False,
-) -> Control | FleetControl:
-    """Connect to the daemon of the crawl, or of the default. `changes`: the command steers it, and takes no other
-    default than $CRAWLER_CONFIG and the crawl of the current directory. `quiet`: mistakes in the configuration are
-    reported by the caller.
-
-    If none runs here, and other agents of its database do, these are meant. Raises Unreachable, NotAllowed, and what
-    `find_crawl` raises.
+    config: Path | None, overrides: tuple[str, ...], output: Path | None, *, quiet: bool = False
+) -> Control:
+    """Connect to the daemon of the crawl, or of the default. `quiet`: mistakes in the configuration are reported by the
+    caller. Raises Unreachable, NotAllowed, and what `find_crawl` raises.
     """
-    config, output = default_crawl(config, overrides, output, changes=changes, here=True)
-    try:
-        crawl = find_crawl(config, overrides, output, running=True, quiet=quiet)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise Unreachable(f"no crawler is running here: {error.filename}: {error.strerror}") from None
+    return Control(_running(config, overrides, output, changes=False, quiet=quiet).paths.socket)
+
+
+def connect_to_crawl(
+    config: Path | None, overrides: tuple[str, ...], output: Path | None, *, quiet: bool = False
+) -> Control | FleetControl:
+    """The same for commands that steer the crawl: they take no other default than $CRAWLER_CONFIG and the crawl of the
+    current directory. If no daemon runs here, and other agents of its database do, these are meant.
+    """
+    crawl = _running(config, overrides, output, changes=True, quiet=quiet)
     control = control_of(crawl) if crawl.database is not None else None
     return Control(crawl.paths.socket) if control is None else control
+
+
+def _running(
+    config: Path | None, overrides: tuple[str, ...], output: Path | None, *, changes: bool, quiet: bool
+) -> FoundCrawl:
+    config, output = default_crawl(config, overrides, output, changes=changes, here=True)
+    try:
+        return find_crawl(config, overrides, output, running=True, quiet=quiet)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Unreachable(f"no crawler is running here: {error.filename}: {error.strerror}") from None
 
 
 def control_of(crawl: FoundCrawl) -> Control | FleetControl | None:

@@ -11,7 +11,7 @@ import click
 import orjson
 
 from crawler.admin.control_socket import Unreachable
-from crawler.cli.crawl_options import connect_to_daemon, control_of, crawl_options, default_crawl, find_crawl
+from crawler.cli.crawl_options import connect_to_crawl, control_of, crawl_options, default_crawl, find_crawl
 from crawler.cli.output import Pen, is_terminal, say, table, write_data
 from crawler.cli.store_commands import with_store
 from crawler.core.enums import Exit, RetryEffect
@@ -29,7 +29,7 @@ STOP_TIMEOUT_S = 3_600.0  # `stop --wait`: longer than any drain
 @crawl_options
 def pause(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
     """Start no new request until `crawler resume`; those in flight are finished. A restart ends the pause."""
-    with connect_to_daemon(config, overrides, output, changes=True) as control:
+    with connect_to_crawl(config, overrides, output) as control:
         result = control.call("pause")
     click.echo("paused" if result["changed"] else "already paused")
     return Exit.OK
@@ -39,7 +39,7 @@ def pause(config: Path | None, overrides: tuple[str, ...], output: Path | None) 
 @crawl_options
 def resume(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
     """Go on after `crawler pause`."""
-    with connect_to_daemon(config, overrides, output, changes=True) as control:
+    with connect_to_crawl(config, overrides, output) as control:
         result = control.call("resume")
     if result["state"] == "paused":
         click.echo("resumed, but the crawl waits because nothing can be written: see `crawler status`")
@@ -53,7 +53,7 @@ def resume(config: Path | None, overrides: tuple[str, ...], output: Path | None)
 @click.option("--wait", is_flag=True, help="Return when the crawl has ended.")
 def stop(config: Path | None, overrides: tuple[str, ...], output: Path | None, wait: bool) -> int:
     """Finish what is in flight, store it, and end: what SIGTERM does."""
-    with connect_to_daemon(config, overrides, output, changes=True) as control:
+    with connect_to_crawl(config, overrides, output) as control:
         result = control.call("stop")
         if not result["changed"]:
             say("already stopping")
@@ -300,7 +300,7 @@ def reload(config: Path | None, overrides: tuple[str, ...], output: Path | None,
     """
     config, output = default_crawl(config, overrides, output, changes=True, here=True)
     try:
-        control = connect_to_daemon(config, overrides, output, quiet=True)  # the daemon reports mistakes in the file
+        control = connect_to_crawl(config, overrides, output, quiet=True)  # the daemon reports mistakes in the file
     except Unreachable:
         if config is not None:
             load(config, overrides, os.environ, "run")  # no daemon runs: raises ConfigurationError for mistakes

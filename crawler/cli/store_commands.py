@@ -25,6 +25,7 @@ from crawler.cli.crawl_options import FoundCrawl, by_run_file, control_of, crawl
 from crawler.cli.output import print_message, say, write_lines
 from crawler.core.enums import DenyReason, Exit, UrlState
 from crawler.core.formatting import count, printable, share, size
+from crawler.core.ownership import ONLY_AGENT
 from crawler.core.scope import Scope
 from crawler.core.url import NOT_UTF_8, UrlError, is_utf_8, parse_seed
 from crawler.engine import operations
@@ -211,7 +212,6 @@ def forget(
     """
     wanted = [operations.TakedownTarget.of(text) for text in targets]
     crawl = find_crawl(config, overrides, output, changes=True)
-    paths = crawl.paths
     if (control := control_of(crawl)) is not None:
         with control:
             result = control.call("forget", {"targets": [str(one) for one in wanted]}, timeout_s=_CHANGE_TIMEOUT_S)
@@ -321,8 +321,9 @@ def _frontier(crawl: FoundCrawl) -> Frontier:
     from crawler.frontier.postgresql.store import PostgresFrontier  # its library is an extra
 
     dsn, password = crawl.database
-    lock = OwnerLock(path.with_name(path.name + ".lock"))
-    return PostgresFrontier(dsn, password=password, lock=lock, agent=crawl.paths.agent, is_alone=True)
+    # Without the directory of an agent here, its name in the database is lock enough
+    lock = OwnerLock(path.with_name(path.name + ".lock")) if path.parent.is_dir() else None
+    return PostgresFrontier(dsn, password=password, lock=lock, agent=ONLY_AGENT, is_alone=True)
 
 
 @click.group(name="frontier")

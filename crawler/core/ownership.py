@@ -20,6 +20,7 @@ from crawler.core.url import SLOTS
 ONLY_AGENT: Final = "main"  # the name of an agent without a name
 LEAST_LEASE_S: Final = 2.0
 RENEWALS: Final = 3  # within a lease
+LOOK_S: Final = 1.0  # between two looks at the other agents, at most, where the database answers
 _MARGIN: Final = 5  # a fifth of the lease
 SLOT_BITS: Final = 10  # an id of a host, a URL or a politeness key in a database has its slot in its lowest bits
 
@@ -89,7 +90,7 @@ class Ownership:
         """What to do after a look at the database that began at `begun_mono` and ended at `mono`. `own`: the slots of
         this agent that it does not give back already.
         """
-        if begun_mono - self._looked_mono > self.margin_s:  # the database may have been away for all of them
+        if begun_mono - self._looked_mono > self.renew_s + LOOK_S:  # the database may have been away for all of them
             self._watched.clear()
         self._looked_mono = mono
         others = {one.name: one for one in agents if one.name != self.name}

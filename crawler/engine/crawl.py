@@ -71,7 +71,7 @@ class Crawl:
         quiet: asyncio.Event,
         observer: Observer,
         background: Sequence[Callable[[], Coroutine[None, None, None]]] = (),
-        is_over: Callable[[], Awaitable[bool]] | None = None,
+        is_over: Callable[[Callable[[], bool]], Awaitable[bool]] | None = None,
     ) -> None:
         self._is_over = is_over
         self._scheduler = scheduler
@@ -210,7 +210,7 @@ class Crawl:
         if self._is_over is None:
             return False
         try:
-            return not await self._is_over()
+            return not await self._is_over(lambda: self._ended() is not None)
         except FrontierFull:
             return True
 

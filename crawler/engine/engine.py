@@ -259,7 +259,6 @@ class Engine:
                 frontier=frontier,
                 scheduler=self.scheduler,
                 reevaluation=self.reevaluation,
-                blocklist=self.blocklist,
                 clock=clock,
                 on_event=observer.event,
                 on_links=self._links_came,

@@ -17,7 +17,6 @@ from crawler.core.clock import Clock
 from crawler.core.ownership import Ownership
 from crawler.engine.reevaluation import Reevaluation
 from crawler.engine.scheduling.host_table import OnEvent
-from crawler.engine.scheduling.restrictions import Blocklist
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import Agents, Frontier, FrontierFull, FrontierLocked, Receipt
 from crawler.obs.events import Event
@@ -41,7 +40,6 @@ class Fleet:
         frontier: Frontier,
         scheduler: Scheduler,
         reevaluation: Reevaluation,
-        blocklist: Blocklist,
         clock: Clock,
         on_event: OnEvent,
         on_links: Callable[[Receipt], None],
@@ -51,7 +49,6 @@ class Fleet:
         self._frontier = frontier
         self._scheduler = scheduler
         self._reevaluation = reevaluation
-        self._blocklist = blocklist
         self._clock = clock
         self._on_event = on_event
         self._on_links = on_links
@@ -73,6 +70,8 @@ class Fleet:
         await self._renew()
         self._last_command = await self._agents.last_command()  # those before are in the store, or of other processes
         self._renewing = asyncio.create_task(self._keep_renewing(), name="lease")
+        # `run` raises it, unless a transaction failed for the same reason before
+        self._renewing.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def close(self) -> None:
         """Renew the lease no more: nothing is in flight."""
@@ -149,7 +148,6 @@ class Fleet:
         if self.ownership.alive != alive:
             self._scheduler.share_limits(self.ownership.alive)
         await self._allot()
-        await self._read_blocks()
 
     async def _take(self, slots: Collection[int]) -> None:
         before = len(self._agents.own)
@@ -190,12 +188,6 @@ class Fleet:
             if before is not None and limits.allotted > before:
                 await self._scheduler.limit_raised()
 
-    async def _read_blocks(self) -> None:
-        blocks = await self._frontier.blocks()
-        if blocks != self._blocklist.all():
-            self._blocklist.load(blocks)
-            self._scheduler.blocklist_changed()
-
     # -- what operators tell the agents
 
     async def obey(self) -> None:
@@ -227,10 +219,11 @@ class Fleet:
             answer = await self.carry_out(name, arguments)
         await self._agents.answer(number, answer, slots.intersection(self._agents.own))
 
-    async def is_over(self) -> bool:
-        """Whether the crawl is over for all agents, since this one has nothing left to do. Raises FrontierFull."""
+    async def is_over(self, has_ended: Callable[[], bool]) -> bool:
+        """Whether the crawl is over for all agents, if it `has_ended` here. Raises FrontierFull."""
         await self._take_in()
-        if not (self._scheduler.is_quiet and await self._agents.rest()):
+        transactions = self._agents.transactions
+        if not (has_ended() and await self._agents.rest(transactions)):
             return False
         await self._agents.count()
         return True

@@ -385,8 +385,14 @@ class Agents(Protocol):
     async def empty_inbox(self, *, now: float, hint_after_s: float | None) -> Receipt | None:
         """Store URLs that other agents found; None: there are none. `links_new` is one number."""
 
-    async def rest(self) -> bool:
-        """Store that nothing is left to do here. Returns whether that holds for all agents: the crawl is over."""
+    @property
+    def transactions(self) -> int:
+        """The number of transactions of this agent so far."""
+
+    async def rest(self, transactions: int) -> bool:
+        """Store that nothing was left to do here after so many transactions, unless there were others since. Returns
+        whether that holds for all agents: the crawl is over.
+        """
 
     def owns_host(self, name: str) -> bool:
         """Whether a host of this name belongs to this agent."""

@@ -17,7 +17,7 @@ import orjson
 from crawler.core.ownership import AgentSeen, is_over
 from crawler.frontier.base import FrontierError, FrontierLocked, FrontierUnreachable, Look, Receipt, Totals
 from crawler.frontier.postgresql import sql
-from crawler.frontier.postgresql.connection import SESSION_OF_READER, PostgresConnection, address_of
+from crawler.frontier.postgresql.connection import SESSION_OF_READER, PostgresConnection, address_of, session_of
 from crawler.frontier.postgresql.fleet_control import ask
 from crawler.frontier.postgresql.inbox import inbox_urls
 from crawler.frontier.postgresql.writer import PostgresWriter, slot_of_host
@@ -66,7 +66,7 @@ class PostgresAgents:
             raise
         except BaseException as error:
             await self.close()
-            if isinstance(error, (OSError, asyncpg.PostgresError, asyncpg.InterfaceError)):
+            if isinstance(error, (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
                 raise self._db.unreachable(error) from None
             raise
 
@@ -90,7 +90,8 @@ class PostgresAgents:
     async def disown(self, agent: AgentSeen) -> bool:
         writer = self._writer()
         # What it has begun holds the row of its agent.
-        await self._job(lambda: self._db.run(sql.END_BACKENDS, f"crawler {agent.name}"[:63]))
+        session = session_of(agent.name, agent.incarnation)
+        await self._job(lambda: self._db.run(sql.END_BACKENDS, session))
         return await self._job(lambda: writer.disown(agent.name, agent.incarnation, agent.renewal))
 
     async def take(self, slots: Collection[int]) -> list[int]:
@@ -107,8 +108,14 @@ class PostgresAgents:
     async def empty_inbox(self, *, now: float, hint_after_s: float | None) -> Receipt | None:
         return await self._job(lambda: self._writer().empty_inbox(now, hint_after_s))
 
-    async def rest(self) -> bool:
+    @property
+    def transactions(self) -> int:
+        return self._db.state.number
+
+    async def rest(self, transactions: int) -> bool:
         async def is_done() -> bool:
+            if self._db.state.number != transactions:
+                return False
             await self._writer().rest()
             rows = await self._db.rows(sql.WHO_IS_IDLE)
             owners = {agent: is_idle for agent, is_free, is_idle, *_ in rows if not is_free}

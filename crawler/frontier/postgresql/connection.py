@@ -68,6 +68,7 @@ _LOST: Final = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that ended in the middle of an answer
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
@@ -122,7 +123,6 @@ class PostgresConnection:
         self._password = password
         self._rules, self._lease_s = rules, lease_s
         self.agent = agent
-        self.session = f"crawler {agent}"[:63]
         self.address = address_of(dsn)
         self._connection: asyncpg.Connection | None = None
         self._backend: tuple[Any, ...] = ()  # process id and start of the server's process
@@ -150,6 +150,7 @@ class PostgresConnection:
                 )
                 await self.run(sql.ADD_SETTLED, self.agent)
                 await self.run(sql.HOLD_SLOTS, self.agent, self.incarnation)
+            await self.run(sql.NAME_SESSION, session_of(self.agent, self.incarnation))
             await self._load()
         except BaseException as error:
             await self._disconnect()
@@ -214,7 +215,7 @@ class PostgresConnection:
         return await asyncpg.connect(
             self._dsn or None, password=self._password, timeout=CONNECT_S, statement_cache_size=500,
             max_cached_statement_lifetime=0, max_cacheable_statement_size=0,
-            server_settings=_SESSION | {"application_name": self.session},
+            server_settings=_SESSION | {"application_name": session_of(self.agent, self.incarnation)},
         )  # fmt: skip
 
     async def _disconnect(self) -> None:
@@ -433,6 +434,11 @@ class PendingState:
 
     def replace(self, **changes: Any) -> None:
         self.state = replace(self.state, **changes)
+
+
+def session_of(agent: str, incarnation: int) -> str:
+    """The name of the connections of an agent, by which others end those that it does not use any more."""
+    return f"crawler {agent[:40]} {incarnation}"
 
 
 def connect_failed(dsn: str, error: Exception) -> FrontierUnreachable:

@@ -53,6 +53,7 @@ WHERE name = $1 AND incarnation = $2 RETURNING renewal"""
 DISOWN: Final = """
 UPDATE agent SET incarnation = incarnation + 1, has_left = true WHERE name = $1 AND incarnation = $2 AND renewal = $3
 RETURNING incarnation"""
+NAME_SESSION: Final = "SELECT set_config('application_name', $1, false)"
 END_BACKENDS: Final = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()
   AND pid <> pg_backend_pid()"""

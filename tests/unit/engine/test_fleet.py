@@ -59,7 +59,6 @@ class Agent:
                 revisits=SimpleNamespace(hint_after_s=None),
             ),  # type: ignore[arg-type]
             reevaluation=SimpleNamespace(load=lambda sweep: None, read_marks=lambda: None),  # type: ignore[arg-type]
-            blocklist=SimpleNamespace(all=list),  # type: ignore[arg-type]
             clock=self.clock,
             on_event=lambda name, fields: None,
             on_links=lambda receipt: None,
@@ -188,7 +187,9 @@ class Agent:
     async def empty_inbox(self, *, now: float, hint_after_s: float | None) -> None:
         await self._call()
 
-    async def rest(self) -> bool:
+    transactions = 0
+
+    async def rest(self, transactions: int) -> bool:
         return False
 
     async def allot(self, limit: int, wanted: int) -> int:
@@ -201,9 +202,6 @@ class Agent:
 
     async def sweep(self) -> None:
         return
-
-    async def blocks(self) -> list[Any]:
-        return []
 
     async def look_again(self) -> None:
         return
