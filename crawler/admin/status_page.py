@@ -36,6 +36,7 @@ from crawler.core.clock import Clock
 from crawler.core.enums import HostState
 from crawler.core.formatting import count, duration, naming_key
 from crawler.engine.monitoring.status import HOST_SORTS
+from crawler.frontier.base import FrontierFull
 
 REFUSALS_S: Final = 60.0  # refused requests after the first of a reason are logged together after so long
 ACTIONS: Final = ("pause", "resume", "requeue", "release", "block", "unblock")
@@ -364,7 +365,10 @@ class WebServer:
         return _json(orjson.dumps(self._crawl.history()))
 
     async def _busiest_hosts(self, _: web.Request) -> web.StreamResponse:
-        found = await self._crawl.hosts(text="", state="", sort="busy", limit=BUSIEST_SHOWN)
+        try:
+            found = await self._crawl.hosts(text="", state="", sort="busy", limit=BUSIEST_SHOWN)
+        except FrontierFull as error:
+            raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
         return _json(orjson.dumps(found["hosts"]))
 
     async def _find_hosts(self, request: web.Request) -> web.StreamResponse:
@@ -375,8 +379,11 @@ class WebServer:
             raise web.HTTPBadRequest(text=f"state is one of {_words(HOST_STATES)}; sort one of {_words(HOST_SORTS)}\n")
         if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MOST_HOSTS):
             raise web.HTTPBadRequest(text=f"limit is a number from 1 to {MOST_HOSTS}\n")
-        async with self._searching:
-            return _json(orjson.dumps(await self._crawl.hosts(text=text, state=state, sort=sort, limit=int(limit))))
+        try:
+            async with self._searching:
+                return _json(orjson.dumps(await self._crawl.hosts(text=text, state=state, sort=sort, limit=int(limit))))
+        except FrontierFull as error:  # a database that is away
+            raise web.HTTPServiceUnavailable(text=f"{error}\n") from None
 
     async def _last_attempts(self, request: web.Request) -> web.StreamResponse:
         host = request.query.get("host", "")

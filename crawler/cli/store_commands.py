@@ -25,7 +25,6 @@ from crawler.cli.crawl_options import FoundCrawl, by_run_file, control_of, crawl
 from crawler.cli.output import print_message, say, write_lines
 from crawler.core.enums import DenyReason, Exit, UrlState
 from crawler.core.formatting import count, printable, share, size
-from crawler.core.ownership import ONLY_AGENT
 from crawler.core.scope import Scope
 from crawler.core.url import NOT_UTF_8, UrlError, is_utf_8, parse_seed
 from crawler.engine import operations
@@ -323,7 +322,7 @@ def _frontier(crawl: FoundCrawl) -> Frontier:
     dsn, password = crawl.database
     # Without the directory of an agent here, its name in the database is lock enough
     lock = OwnerLock(path.with_name(path.name + ".lock")) if path.parent.is_dir() else None
-    return PostgresFrontier(dsn, password=password, lock=lock, agent=ONLY_AGENT, is_alone=True)
+    return PostgresFrontier(dsn, password=password, lock=lock, agent=crawl.paths.agent, is_alone=True)
 
 
 @click.group(name="frontier")

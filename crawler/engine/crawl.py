@@ -142,8 +142,9 @@ class Crawl:
             committing = group.create_task(self._committer.run(), name="committer")
             background = [group.create_task(run()) for run in self._background]
             reason = await self._until_done()
-            if reason is StoppedBy.EMPTY and await self._scheduler.is_limited():
-                reason = StoppedBy.MAX_URLS
+            with suppress(FrontierFull):  # a database that is away just now
+                if reason is StoppedBy.EMPTY and await self._scheduler.is_limited():
+                    reason = StoppedBy.MAX_URLS
             if reason is StoppedBy.EMPTY and await self._scheduler.suspects_left():
                 reason = StoppedBy.TRAPS
             is_interrupted = reason not in _BY_ITSELF or (reason is not StoppedBy.EMPTY and self._is_shut)

@@ -25,7 +25,7 @@ from crawler.core.url import name_hash
 from crawler.frontier.base import BlockedHost, FrontierError, FrontierLocked
 from crawler.frontier.postgresql.agents import snapshot, summed
 from crawler.frontier.postgresql.connection import LOCK, SESSION_OF_READER, address_of
-from crawler.frontier.postgresql.sql import BLOCKS, CONNECTED
+from crawler.frontier.postgresql.sql import BLOCKS, LIVING
 from crawler.frontier.postgresql.store import PostgresFrontier
 from crawler.frontier.postgresql.writer import CRAWL, KEY_MODE, end_of, key_id_of, made_id, slot_of_host
 from crawler.frontier.rows import KEY_NAMES, MARKS
@@ -202,7 +202,7 @@ def _file(text: str) -> Path:
 async def _end_sharing(dsn: str) -> None:
     """Take all slots, and what agents found for each other, as the only agent. Raises FrontierLocked if one lives."""
     async with snapshot(dsn, None) as connection:
-        names = [row[0] for row in await connection.fetch(CONNECTED, LOCK)]
+        names = [row[0] for row in await connection.fetch(LIVING, LOCK)]
     if names:
         raise FrontierLocked(
             f"{address_of(dsn)} is in use by {'the agents ' if names[1:] else 'the agent '}{', '.join(names)}: "

@@ -9,6 +9,7 @@ Invariant: a Status shares nothing with the engine, and can be written as JSON.
 import asyncio
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -36,7 +37,7 @@ from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.connection import Exchange
 from crawler.fetch.pool_statistics import PoolStats
-from crawler.frontier.base import Frontier, HostSearch, Totals
+from crawler.frontier.base import Frontier, FrontierFull, HostSearch, Totals
 
 _HOSTS_COST: Final = 50.0  # counting all hosts takes at most a fiftieth of the time
 _HOSTS_AT_ONCE: Final = 2_000  # of a search in memory: two milliseconds
@@ -241,7 +242,8 @@ class Monitor:
         """Read the store's counts, and sample the rates. Return the seconds by which the call is late."""
         mono = self._clock.mono()
         if mono >= self._parked_again_mono:
-            self._parked = await self._frontier.parked()
+            with suppress(FrontierFull):  # a database that is away: the counts stay as they were
+                self._parked = await self._frontier.parked()
             self._parked_again_mono = mono + _HOSTS_COST * (self._clock.mono() - mono)
         return self._rates.sample(self._pool_stats(), self._frontier.totals().queued)
 

@@ -61,9 +61,6 @@ AGENTS: Final = """
 SELECT agent.name, agent.incarnation, agent.renewal, agent.has_left,
        (SELECT count(*) FROM slot WHERE slot.agent = agent.name AND NOT is_free)
 FROM agent ORDER BY name"""
-# The agents that have not left and are connected: they have their lock. (The other locks end with this connection.)
-CONNECTED: Final = """
-SELECT name FROM agent WHERE NOT has_left AND NOT pg_try_advisory_lock($1::integer, hashtext(name) | 1) ORDER BY name"""
 FREE_SLOTS: Final = "SELECT id FROM slot WHERE is_free"
 OWN_SLOTS: Final = "SELECT id FROM slot WHERE agent = $1 AND NOT is_free"
 HOLD_SLOTS: Final = "UPDATE slot SET incarnation = $2, epoch = epoch + 1 WHERE agent = $1 AND NOT is_free"
