@@ -192,6 +192,12 @@ class Agent:
     async def rest(self, transactions: int) -> bool:
         return False
 
+    async def last_command(self) -> int:
+        return 0
+
+    async def commands(self) -> list[tuple[int, str, dict[str, Any]]]:
+        return []
+
     async def allot(self, limit: int, wanted: int) -> int:
         return limit
 
