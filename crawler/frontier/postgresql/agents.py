@@ -91,8 +91,9 @@ class PostgresAgents:
         writer = self._writer()
         # What it has begun holds the row of its agent.
         session = session_of(agent.name, agent.incarnation)
-        await self._job(lambda: self._db.run(sql.END_BACKENDS, session))
-        return await self._job(lambda: writer.disown(agent.name, agent.incarnation, agent.renewal))
+        seen = agent.name, agent.incarnation, agent.renewal
+        await self._job(lambda: self._db.run(sql.END_BACKENDS, session, *seen))
+        return await self._job(lambda: writer.disown(*seen))
 
     async def take(self, slots: Collection[int]) -> list[int]:
         foreign = await self._job(lambda: self._writer().take_slots(sorted(slots)))

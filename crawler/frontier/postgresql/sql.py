@@ -56,7 +56,7 @@ RETURNING incarnation"""
 NAME_SESSION: Final = "SELECT set_config('application_name', $1, false)"
 END_BACKENDS: Final = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()
-  AND pid <> pg_backend_pid()"""
+  AND EXISTS (SELECT 1 FROM agent WHERE name = $2 AND incarnation = $3 AND renewal = $4)"""
 AGENTS: Final = """
 SELECT agent.name, agent.incarnation, agent.renewal, agent.has_left,
        (SELECT count(*) FROM slot WHERE slot.agent = agent.name AND NOT is_free)

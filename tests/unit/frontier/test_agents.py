@@ -1,0 +1,221 @@
+"""Several agents on one database: slots, takeovers, the inbox, commands. On a real server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from crawler.core.url import SLOTS
+from crawler.frontier.base import FrontierFull, FrontierLocked, FrontierMismatch, Leaving, Wanted
+from crawler.frontier.postgresql.store import PostgresFrontier
+from crawler.frontier.postgresql.writer import slot_of_host
+from tests.support.frontiers import NOW, batch, found, links, visit
+from tests.support.postgresql import new_database
+
+HOSTS = [f"https://www.site{n}.test/" for n in range(40)]
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as one:
+        yield one
+
+
+async def opened(stack: AsyncExitStack, dsn: str, name: str, **more: Any) -> PostgresFrontier:
+    frontier = PostgresFrontier(dsn, agent=name, **more)
+    await frontier.open()
+    stack.push_async_callback(frontier.close, clean=True)
+    return frontier
+
+
+async def two(stack: AsyncExitStack) -> tuple[PostgresFrontier, PostgresFrontier]:
+    """Two agents that own half of the slots each."""
+    dsn = new_database()
+    one, other = await opened(stack, dsn, "a"), await opened(stack, dsn, "b")
+    assert (len(one.agents.own), len(other.agents.own)) == (SLOTS, 0)  # the first took all
+    await give(one, other, range(SLOTS // 2))
+    return one, other
+
+
+async def give(one: PostgresFrontier, other: PostgresFrontier, slots: range) -> list[int]:
+    one.agents.stop_reading(slots)
+    await one.agents.give_back(slots)
+    return await other.agents.take(slots)
+
+
+async def queued(frontier: PostgresFrontier) -> dict[str, int]:
+    return {row.origin.host: row.queued for row in await frontier.host_rows(after=0, limit=1_000)}
+
+
+async def test_no_slot_is_taken_twice(stack: AsyncExitStack) -> None:
+    """Of two that want the same free slots each gets some or none."""
+    one, other = await two(stack)
+    third = await opened(stack, one.connection._dsn, "c")
+    slots = range(SLOTS // 2, SLOTS)
+    one.agents.stop_reading(slots)
+    await one.agents.give_back(slots)
+    await asyncio.gather(*(agent.agents.take(slots) for agent in (other, third, one)))
+    owned = [set(agent.agents.own) for agent in (one, other, third)]
+    assert set().union(*owned) == set(range(SLOTS))
+    assert sum(map(len, owned)) == SLOTS
+
+
+async def test_urls_go_to_the_agent_that_owns_their_host(stack: AsyncExitStack) -> None:
+    """In the transaction that finds them, and once: whoever finds them again."""
+    one, other = await two(stack)
+    await one.add([found(url) for url in HOSTS], now=NOW)
+    await one.add([found(url) for url in HOSTS], now=NOW)
+    ours = {row.origin.host: row.slot for row in await one.host_rows(after=0, limit=1_000)}
+    assert ours.keys() == {url[8:-1] for url in HOSTS if slot_of_host(url[8:-1]) >= SLOTS // 2}
+    assert await queued(other) == {}
+    look = await other.agents.look()
+    assert look.inbox_urls == 2 * (len(HOSTS) - len(ours))
+    receipt = await other.agents.empty_inbox(now=NOW, hint_after_s=None)
+    assert receipt is not None
+    assert sum(receipt.links_new) == len(HOSTS) - len(ours)
+    assert await queued(other) == {url[8:-1]: 1 for url in HOSTS if url[8:-1] not in ours}
+    assert await other.agents.empty_inbox(now=NOW, hint_after_s=None) is None
+    await one.agents.count()
+    assert one.totals().queued == len(HOSTS)
+
+
+async def test_a_page_found_elsewhere_knows_where(stack: AsyncExitStack) -> None:
+    """`via` leads to a page of another agent."""
+    one, other = await two(stack)
+    owner = {True: one, False: other}
+    first = next(url for url in HOSTS if slot_of_host(url[8:-1]) >= SLOTS // 2)
+    second = next(url for url in HOSTS if slot_of_host(url[8:-1]) < SLOTS // 2)
+    receipt = await owner[True].add([found(first)], now=NOW)
+    (task,) = await one.take(receipt.hosts[0].id, 9, leased=())
+    settled = await one.settle(batch(visit(task, host_id=receipt.hosts[0].id, discovered=links(second))))
+    assert list(settled.links_new) == [0]
+    await other.agents.empty_inbox(now=NOW, hint_after_s=None)
+    (row,) = await other.host_rows(after=0, limit=9)
+    (task,) = await other.take(row.id, 9, leased=())
+    assert (task.url, task.via) == (second, first)
+
+
+async def test_an_agent_that_is_taken_over_stores_nothing_more(stack: AsyncExitStack) -> None:
+    """And the ids that the next owner makes are above all of its own."""
+    one, other = await two(stack)
+    mine = [url for url in HOSTS if slot_of_host(url[8:-1]) >= SLOTS // 2]
+    receipt = await one.add([found(url) for url in mine], now=NOW)
+    (seen,) = [agent for agent in (await other.agents.look()).agents if agent.name == "a"]
+    await one.agents.renew()
+    assert not await other.agents.disown(seen)  # it lives
+    (seen,) = [agent for agent in (await other.agents.look()).agents if agent.name == "a"]
+    assert await other.agents.disown(seen)
+    with pytest.raises(FrontierFull):  # its connections were ended
+        await one.agents.renew()
+    with pytest.raises(FrontierLocked):
+        await one.agents.renew()
+    with pytest.raises(FrontierLocked):
+        await one.add([found(url) for url in HOSTS], now=NOW)
+    foreign = await other.agents.take((await other.agents.look()).free)
+    assert len(foreign) == SLOTS // 2
+    more = await other.add([found(f"{url}more") for url in mine], now=NOW)
+    assert await queued(other) == {url[8:-1]: 2 for url in mine}
+    (urls,) = await other._rows(
+        "SELECT min(id) FILTER (WHERE target <> '/'), max(id) FILTER (WHERE target = '/') FROM url"
+    )
+    assert urls[0] >> 10 > urls[1] >> 10
+    assert sum(more.links_new) == len(mine) == sum(row.queued for row in receipt.hosts)
+
+
+async def test_keys_in_memory_of_a_killed_agent_enter_that_of_another(stack: AsyncExitStack) -> None:
+    """They are not taken for active."""
+    one, other = await two(stack)
+    mine = [url for url in HOSTS if slot_of_host(url[8:-1]) >= SLOTS // 2]
+    await one.add([found(url) for url in mine], now=NOW)
+    wanted = Wanted(ready_by=2 * NOW, places=100, hosts=4)
+    assert len((await one.exchange(Leaving(), wanted)).keys) == len(mine)
+    assert (await other.exchange(Leaving(), wanted)).keys == []
+    (seen,) = [agent for agent in (await other.agents.look()).agents if agent.name == "a"]
+    assert await other.agents.disown(seen)
+    await other.agents.take((await other.agents.look()).free)
+    assert len((await other.exchange(Leaving(), wanted)).keys) == len(mine)
+
+
+async def test_what_belongs_to_another_agent_does_not_change(stack: AsyncExitStack) -> None:
+    """Not by an id, and not by a takedown."""
+    one, other = await two(stack)
+    mine = next(url for url in HOSTS if slot_of_host(url[8:-1]) >= SLOTS // 2)
+    receipt = await one.add([found(mine)], now=NOW)
+    (task,) = await one.take(receipt.hosts[0].id, 9, leased=())
+    assert await other.queue_urls([task.id]) == {}
+    assert (await other.forget_url(mine, now=NOW)).urls == 0
+    assert (await other.forget_host(mine[8:-1], now=NOW)).host_ids == ()
+    assert await other.hosts_named(mine[8:-1]) == []
+    assert (await one.forget_host(mine[8:-1], now=NOW)).urls == 1
+
+
+async def test_agents_of_other_rules_are_refused(stack: AsyncExitStack) -> None:
+    """While one that lives has them; one that is gone does not count."""
+    dsn = new_database()
+    one = await opened(stack, dsn, "a", rules="x", lease_s=2.0)
+
+    async def lives() -> None:
+        while True:
+            await one.agents.renew()
+            await asyncio.sleep(0.1)
+
+    living = asyncio.create_task(lives())
+    with pytest.raises(FrontierMismatch, match=r"the agent a of .* has other rules"):
+        await PostgresFrontier(dsn, agent="b", rules="y", lease_s=2.0).open()
+    with pytest.raises(FrontierMismatch, match=r"has another frontier\.lease"):
+        await PostgresFrontier(dsn, agent="b", rules="x", lease_s=3.0).open()
+    living.cancel()
+    await asyncio.gather(living, return_exceptions=True)
+    await opened(stack, dsn, "b", rules="y", lease_s=2.0)
+    with pytest.raises(FrontierLocked):
+        await one.agents.renew()
+
+
+async def test_a_command_reaches_who_was_not_there(stack: AsyncExitStack) -> None:
+    """All that are connected answer; for a slot without an owner the next one carries it out."""
+    one, other = await two(stack)
+    slots = range(SLOTS // 2, SLOTS)
+    one.agents.stop_reading(slots)
+    await one.agents.give_back(slots)
+    for agent in (one, other):
+        assert await agent.agents.commands() == []
+    asking = asyncio.create_task(one.agents.ask("requeue", {"status": ["404"]}))
+    for agent in (one, other):
+        while not (told := await agent.agents.commands()):
+            await asyncio.sleep(0)
+        ((number, name, arguments),) = told
+        assert (name, arguments) == ("requeue", {"status": ["404"]})
+        await agent.agents.answer(number, {"result": {"urls": 1}}, agent.agents.own)
+        assert await agent.agents.commands() == []
+    assert await asking == {"a": {"result": {"urls": 1}}, "b": {"result": {"urls": 1}}}
+    await other.agents.take(slots)
+    assert [name for _, name, _ in await other.agents.commands()] == ["requeue"]
+
+
+async def test_parts_of_a_limit_are_given_out_once(stack: AsyncExitStack) -> None:
+    """Never more than the limit, and what one that leaves did not use goes to others."""
+    one, other = await two(stack)
+    assert await one.agents.allot(100, 70) == 70
+    assert await other.agents.allot(100, 70) == 30
+    assert await one.agents.allot(100, 70) == 70
+    await one.close(clean=True)
+    assert await other.agents.allot(100, 200) == 100
+
+
+async def test_a_crawl_is_over_when_all_rest(stack: AsyncExitStack) -> None:
+    """Not while one has work, and not while something is on its way."""
+    one, other = await two(stack)
+    assert not await one.agents.rest(one.agents.transactions)
+    assert await other.agents.rest(other.agents.transactions)
+    foreign = next(url for url in HOSTS if slot_of_host(url[8:-1]) < SLOTS // 2)
+    await one.add([found(foreign)], now=NOW)
+    assert not await one.agents.rest(one.agents.transactions)
+    await other.agents.empty_inbox(now=NOW, hint_after_s=None)
+    assert not await one.agents.rest(one.agents.transactions)
+    before = other.agents.transactions
+    await other.store_value("x", b"y")
+    assert not await other.agents.rest(before)  # something happened since
+    assert await other.agents.rest(other.agents.transactions)
+    assert await one.agents.rest(one.agents.transactions)
