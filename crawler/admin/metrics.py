@@ -49,6 +49,16 @@ def exposition(
          round(progress_at, 3)),
         ("crawler_resident_memory_bytes", "gauge", "Memory of the process.", status.rss_bytes),
     ]  # fmt: skip
+    if (fleet := status.fleet) is not None:
+        values += [
+            ("crawler_agents_alive", "gauge", "Agents that share the database and live.", fleet.alive),
+            ("crawler_slots_owned", "gauge", "Slots of this agent, of 1,024.", fleet.slots),
+            ("crawler_lease_age_seconds", "gauge", "Time since the lease was renewed.", fleet.renewed_s),
+            ("crawler_lease_seconds", "gauge", "frontier.lease.", fleet.lease_s),
+            ("crawler_inbox_urls", "gauge", "URLs that agents found for each other and have not stored yet.",
+             fleet.inbox_urls),
+            ("crawler_database_look_seconds", "gauge", "Duration of the last look at the other agents.", fleet.look_s),
+        ]  # fmt: skip
     if free_bytes is not None:
         values.append(("crawler_output_free_bytes", "gauge", "Free on the disk of the output.", free_bytes))
     labelled: list[tuple[str, str, str, str, Mapping[str, int]]] = [

@@ -106,7 +106,7 @@ def _page_lines(status: Mapping[str, Any]) -> list[str]:
 def figures(status: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """The figures of a status: labels, each with pieces of text and their styles."""
     counts, rates, urls, hosts = status["counts"], status["rates"], status["urls"], status["hosts"]
-    connections = status["connections"]
+    connections, fleet = status["connections"], status.get("fleet")
     buffers = [one for one in status["memory"] if one["unit"] == "bytes" and one["limit"]]
     held, limit = sum(one["held"] for one in buffers), sum(one["limit"] for one in buffers)
     return [
@@ -127,7 +127,17 @@ def figures(status: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
         ("processor",
          [(f"{share(rates['cpu_percent'] / 100)} of a core, event loop late by {duration(rates['loop_lag_s'])}", "")]),
         ("memory", [(f"{size(status['rss_bytes'])}, {size(held)} of {size(limit)} in buffers", "")]),
+        *([("agents", [(_fleet_text(fleet), "")])] if fleet else []),
     ]  # fmt: skip
+
+
+def _fleet_text(fleet: Mapping[str, Any]) -> str:
+    """What an agent knows of those that share its database."""
+    return (
+        f"{count(fleet['alive'])} alive; {fleet['agent']} has {count(fleet['slots'], 'slot')}, renewed its lease "
+        f"{duration(fleet['renewed_s'])} ago, and had to wait {duration(fleet['look_s'])} for the database; "
+        f"{count(fleet['inbox_urls'], 'URL')} in the inbox"
+    )
 
 
 def _auxiliary(counts: Mapping[str, Any]) -> str:

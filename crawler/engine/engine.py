@@ -294,6 +294,7 @@ class Engine:
             frontier=frontier,
             clock=clock,
             schedule=self.schedule,
+            fleet=self.fleet.figures if self.fleet is not None else None,
         )
         self.health = Health(
             crawl=self.crawl,

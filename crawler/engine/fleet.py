@@ -11,6 +11,7 @@ socket). A politeness key of a slot that another agent owned rests for its whole
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from crawler.core.clock import Clock
@@ -28,6 +29,21 @@ STOP: Final = "stop"
 OF_PROCESS: Final = (STOP, "pause", "resume", "reload", "add")  # commands; the others are for hosts
 _ALLOTMENTS: Final = 16  # so many parts of `scope.max_urls` are given out
 _LEAST_ALLOTMENT: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class FleetFigures:
+    """What the agent `agent` knows. `alive` agents are known to live, `slots` are its own. `renewed_s`: time since the
+    last renewal of the lease; `look_s`: how long the database took for the last look at the other agents.
+    """
+
+    agent: str
+    alive: int
+    slots: int
+    renewed_s: float
+    lease_s: float
+    inbox_urls: int
+    look_s: float
 
 
 class Fleet:
@@ -62,6 +78,7 @@ class Fleet:
         # What operators tell the agents is carried out by what stands around the engine
         self.carry_out: Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]] | None = None
         self._last_command = 0
+        self._look_s = 0.0
 
     # -- the lease
 
@@ -101,6 +118,15 @@ class Fleet:
         """Whether a request may be sent now."""
         return self.ownership.may_send(self._clock.mono())
 
+    def figures(self) -> FleetFigures:
+        """The figures now."""
+        ownership, own = self.ownership, self._agents.own
+        renewed_s = self._clock.mono() - (ownership.until_mono - ownership.lease_s + ownership.margin_s)
+        return FleetFigures(
+            ownership.name, ownership.alive, len(own), round(renewed_s, 3), ownership.lease_s, self.inbox_urls,
+            round(self._look_s, 6),
+        )  # fmt: skip
+
     # -- slots
 
     async def run(self) -> None:
@@ -130,7 +156,7 @@ class Fleet:
         begun_mono = self._clock.mono()
         look = await agents.look()
         self._looked_mono = self._clock.mono()
-        self.inbox_urls = look.inbox_urls
+        self.inbox_urls, self._look_s = look.inbox_urls, self._looked_mono - begun_mono
         alive = self.ownership.alive
         moves = self.ownership.look(look.agents, look.free, agents.own, begun_mono, self._looked_mono)
         for dead in moves.dead:

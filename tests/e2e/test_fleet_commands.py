@@ -7,11 +7,12 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.commands import Crawl, Ran, ended, run, running
-from tests.support.nginx import Nginx, Site, nginx
+from tests.support.commands import Crawl, ended, run, running
+from tests.support.nginx import Nginx, Site, ask, nginx
 from tests.support.postgresql import new_database
 from tests.support.site_crawls import wait_until
 
@@ -22,16 +23,15 @@ AGENTS = ("a1", "a2")
 
 
 class Fleet:
-    """Agents with a configuration each, by which all reach one database. `away` leads a1's to no server at all."""
+    """Agents with a configuration each and one database."""
 
     def __init__(self, server: Nginx, folder: Path) -> None:
         self.server = server
         self.folder = folder
-        dsn = new_database()
-        self.dsn = dsn
-        self.crawls = [self._agent(number, name, dsn) for number, name in enumerate(AGENTS, 1)]
+        self.dsn = new_database()
+        self.crawls = [self._agent(number, name) for number, name in enumerate(AGENTS, 1)]
 
-    def _agent(self, number: int, name: str, dsn: str) -> Crawl:
+    def _agent(self, number: int, name: str) -> Crawl:
         keys: dict[str, dict[str, object]] = {
             "identity": {"user_agent": "tested/1.0 (+https://example.org/bot)"},
             "crawl": {"seeds": [self.server.url(HOSTS[0], "/img/paper.png")]},
@@ -43,23 +43,19 @@ class Fleet:
             },
             "output": {"directory": str(self.folder / name / "out")},
             "admin": {"listen": str(self.folder / name / "page.sock")},
-            "frontier": {"store": "postgresql", "dsn": dsn, "agent": name, "lease": "3s"},
+            "frontier": {"store": "postgresql", "dsn": self.dsn, "agent": name, "lease": "5s"},
         }  # fmt: skip
         (self.folder / name).mkdir()
         return Crawl.of(self.folder / name, keys)
 
-    def look(self) -> dict[str, object]:
-        found: dict[str, object] = json.loads(run("fleet", "-c", self.crawls[0].config, "--json").stdout or "{}")
+    def look(self) -> dict[str, Any]:
+        """`crawler fleet`; without agents before the first one has made the tables."""
+        shown = run("fleet", "-c", self.crawls[0].config, "--json").stdout
+        found: dict[str, Any] = json.loads(shown) if shown else {"agents": []}
         return found
 
-    def status(self, crawl: Crawl) -> dict[str, object]:
-        found: dict[str, object] = run("status", "--output", crawl.output, "--json").summary
-        return found
-
-    def slots(self) -> list[object]:
-        agents = self.look().get("agents", [])
-        assert isinstance(agents, list)
-        return [one["slots"] for one in agents]
+    def slots(self) -> list[int]:
+        return [one["slots"] for one in self.look()["agents"]]
 
     @contextmanager
     def started(self) -> Iterator[list[subprocess.Popen[str]]]:
@@ -71,7 +67,6 @@ class Fleet:
     def is_done(self) -> bool:
         found = self.look()
         urls = found["urls"]
-        assert isinstance(urls, dict)
         wanted = len(self.server.site.wanted())
         return urls["queued"] == urls["waiting"] == found["inbox_urls"] == 0 and urls["done"] >= wanted
 
@@ -92,30 +87,25 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         yield fleet
 
 
-def verified(*folders: Path) -> Ran:
-    return run("verify", *folders)
-
-
 def test_verify_checks_the_directory_of_each_agent_and_all_together(fleet: Fleet) -> None:
     """Alone, nothing of another agent is missing. Together they have everything, once; one that is left out is said."""
     one, two = (crawl.output for crawl in fleet.crawls)
     for folder in (one, two):
-        alone = verified(folder)
+        alone = run("verify", folder)
         assert (alone.code, alone.stdout) == (0, ""), alone.stdout
         assert "in files of other agents" in alone.stderr
-    both = verified(one, two)
+    both = run("verify", one, two)
     assert (both.code, both.stdout, "other agents" in both.stderr) == (0, "", False), both.stdout
-    twice = verified(one, one)
+    twice = run("verify", one, one)
     assert (twice.code, "2 of these directories are of the agent a1" in twice.stderr) == (2, True), twice.stderr
 
 
-def test_verify_finds_what_is_in_no_directory(fleet: Fleet, tmp_path: Path) -> None:
-    """A file that is missing, and one that lies in the directory of another agent."""
+def test_verify_finds_a_file_in_the_directory_of_another_agent(fleet: Fleet) -> None:
     one, two = (crawl.output for crawl in fleet.crawls)
     foreign = two / "warc" / fleet.crawls[0].warcs()[0].name
     os.link(fleet.crawls[0].warcs()[0], foreign)
     try:
-        both = verified(one, two)
+        both = run("verify", one, two)
     finally:
         foreign.unlink()
     assert (both.code, both.stdout) == (1, f"warc/{foreign.name}: unknown to the store\n")
@@ -157,35 +147,48 @@ def test_fleet_says_that_no_agent_lives(fleet: Fleet) -> None:
     assert (shown.code, shown.stderr) == (69, "")
     assert "no agent lives: nothing is crawled" in shown.stdout
     found = fleet.look()
-    assert [(one["name"], one["state"], one["slots"]) for one in found["agents"]] == [  # type: ignore[attr-defined]
+    assert [(one["name"], one["state"], one["slots"]) for one in found["agents"]] == [
         ("a1", "left", 0), ("a2", "left", 0),
     ]  # fmt: skip
     assert (found["alive"], found["free_slots"], found["inbox_urls"]) == (0, 1024, 0)
 
 
-def test_fleet_shows_an_agent_that_was_killed(fleet: Fleet) -> None:
-    """Its lease is overdue, until another agent has taken its slots over."""
-    with fleet.started() as (one, two):
+def test_what_agents_know_of_each_other_while_they_live(fleet: Fleet) -> None:
+    """`fleet`, `hosts` and `why` from any directory; `status` and the metrics of one. Their store cannot be copied."""
+    first, second = fleet.crawls
+    with fleet.started():
         found = fleet.look()
-        assert [(agent["state"], agent["slots"]) for agent in found["agents"]] == [("alive", 512)] * 2  # type: ignore[attr-defined]
-        listed = [
-            json.loads(line)
-            for line in run("hosts", "--output", fleet.crawls[1].output, "--json").stdout.split("\n")[:-1]
-        ]
+        assert [(agent["state"], agent["slots"]) for agent in found["agents"]] == [("alive", 512)] * 2
+        assert (found["alive"], found["free_slots"], found["attention"]) == (2, 0, [])
+        assert "2 agents live in the database" in run("fleet", "--output", second.output).stdout
+        listed = [json.loads(line) for line in run("hosts", "--output", second.output, "--json").stdout.splitlines()]
         assert {one["agent"] for one in listed} == set(AGENTS)
-        told = run("why", listed[0]["origin"] + "/", "--output", fleet.crawls[1].output, "--json").summary
+        told = run("why", listed[0]["origin"] + "/", "--output", second.output, "--json").summary
         assert told["agent"] == listed[0]["agent"]
-        assert "2 agents live in the database" in run("fleet", "--output", fleet.crawls[1].output).stdout
+        status = run("status", "--output", first.output, "--json").summary
+        knows = status["fleet"]
+        assert (knows["agent"], knows["alive"], knows["slots"], knows["lease_s"]) == ("a1", 2, 512, 5.0)
+        assert 0 <= knows["renewed_s"] < 5
+        assert 0 < knows["look_s"] < 5
+        assert "2 alive; a1 has 512 slots, renewed its lease" in run("status", "--output", first.output).stdout
+        page = ask(first.output.parent / "page.sock", "/metrics").decode()
+        assert {"crawler_agents_alive 2", "crawler_slots_owned 512", "crawler_inbox_urls 0"} <= set(page.split("\n"))
         refused = run("frontier", "copy", fleet.dsn, fleet.folder / "copy.db")
         assert (refused.code, "in use by the agents a1, a2" in refused.stderr) == (75, True), refused.stderr
+
+
+def test_fleet_shows_leases_that_are_overdue(fleet: Fleet) -> None:
+    """One agent was killed, and the other stands still, so that nobody takes its slots over."""
+    with fleet.started() as (one, two):
         one.kill()
-        two.send_signal(signal.SIGSTOP)  # so that nobody takes its slots over
         one.wait()
+        two.send_signal(signal.SIGSTOP)
         assert wait_until(lambda: fleet.look()["alive"] == 0, two)
         found = fleet.look()
-        assert [agent["state"] for agent in found["agents"]] == ["overdue"] * 2  # type: ignore[attr-defined]
-        assert "a1 renewed its lease of 3" in found["attention"][1]["text"]  # type: ignore[index]
-        two.kill()
+        assert [agent["state"] for agent in found["agents"]] == ["overdue"] * 2
+        texts = [entry["text"] for entry in found["attention"]]
+        assert texts[0] == "no agent lives: nothing is crawled"
+        assert texts[1].startswith("a1 renewed its lease of 5 s ")
 
 
 def test_a_copy_is_one_store_with_what_all_have_stored(fleet: Fleet) -> None:

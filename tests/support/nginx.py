@@ -255,14 +255,16 @@ def _can_bind(address: str, port: int) -> bool:
         return True
 
 
-def ask(path: Path, target: str) -> None:
-    """Send a request over the unix socket. Raises OSError while the server does not listen."""
+def ask(path: Path, target: str) -> bytes:
+    """The response to a request over a unix socket. Raises OSError while the server does not listen."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(READY_S)
         sock.connect(str(path))
         sock.sendall(f"GET {target} HTTP/1.1\r\nHost: mark\r\nConnection: close\r\n\r\n".encode())
-        while sock.recv(4096):
-            pass
+        response = b""
+        while part := sock.recv(4096):
+            response += part
+        return response
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], directory: Path) -> None:

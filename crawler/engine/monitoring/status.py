@@ -19,6 +19,7 @@ from crawler.core.formatting import count, date_time, rate, timestamp
 from crawler.core.models import Origin
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
+from crawler.engine.fleet import FleetFigures
 from crawler.engine.monitoring.bottleneck import (
     BLOCKED,
     LIMIT,
@@ -143,6 +144,7 @@ class Status:
     last_url: str
     scheduled_at: float | None = None  # when the schedule visits next
     held_back_by: Mapping[str, int] = field(default_factory=dict)  # parts of `held_back`: blocked, limit
+    fleet: FleetFigures | None = None  # None: the store is this crawl's alone
 
     def as_json(self) -> dict[str, Any]:
         """The status with the names of `crawler status --json`."""
@@ -216,8 +218,10 @@ class Monitor:
         frontier: Frontier,
         clock: Clock,
         schedule: Schedule,
+        fleet: Callable[[], FleetFigures] | None = None,
     ) -> None:
         self._crawl = crawl
+        self._fleet = fleet
         self._schedule = schedule
         self._scheduler = scheduler
         self._host_table = scheduler.host_table
@@ -284,6 +288,7 @@ class Monitor:
             last_url=counters.last_url,
             scheduled_at=self._schedule.next_at,
             held_back_by=_plain(hosts.held_back),
+            fleet=None if self._fleet is None else self._fleet(),
         )  # fmt: skip
 
     def _conditions(self, hosts: _HostFigures, rates: Rates, in_flight: Sequence[InFlight], now: float) -> Conditions:

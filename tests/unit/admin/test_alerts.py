@@ -35,6 +35,9 @@ WELL = {
     "crawler_output_free_bytes": "100000000000x480",
     "crawler_output_min_free_bytes": "1000000000x480",
     "crawler_uncommitted_visits": "20x480",
+    "crawler_lease_age_seconds": "5x480",
+    "crawler_lease_seconds": "15x480",
+    "crawler_inbox_urls": "20000x480",
 }
 # What is otherwise of a daemon for which the rule fires, and fires alone
 ILL: dict[str, dict[str, str | None]] = {
@@ -52,6 +55,8 @@ ILL: dict[str, dict[str, str | None]] = {
     },
     "CrawlerDiskFilling": {"crawler_output_free_bytes": "100000000000-100000000x480"},
     "CrawlerCommitLag": {"crawler_uncommitted_visits": "20x440 2000x40"},
+    "CrawlerLeaseOverdue": {"crawler_lease_age_seconds": "5x470 60x10"},
+    "CrawlerInboxGrows": {"crawler_inbox_urls": "0x300 0+500x180"},
     "CrawlerErrors": {'crawler_fetches_total{outcome="error"}': "0+1x400 400+90x80"},
     "CrawlerHostsBackOff": {'crawler_hosts{state="backoff"}': "1x240 30x240"},
     "CrawlerReloadFailed": {"crawler_config_last_reload_success": "1x470 0x10"},

@@ -10,6 +10,7 @@ from crawler.admin.metrics import exposition
 from crawler.core.body import BytesBody
 from crawler.core.enums import Bottleneck, CloseReason, CrawlState, DenyReason, ErrorType
 from crawler.core.models import ConnectionInfo, Denied, Failed, Fetched, Head, Timings
+from crawler.engine.fleet import FleetFigures
 from crawler.engine.monitoring.counters import BOUNDS_S, Histogram, LatencyMeters, Rates, quantile_s
 from crawler.engine.monitoring.status import Bounded, Counts, InFlight, Status
 from crawler.fetch.pool_statistics import REQUEST_BOUNDS, PoolStats
@@ -18,7 +19,10 @@ CONFIG = Path(__file__).parents[3] / "config"
 _SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (-?[0-9.e+-]+|\+Inf)')
 
 
-def page() -> str:
+FLEET = FleetFigures("a1", 3, 342, 1.5, 15.0, 70, 0.002)
+
+
+def page(fleet: FleetFigures | None = FLEET) -> str:
     stats = PoolStats(
         opened=5,
         closed={CloseReason.IDLE_TIMEOUT: 3},
@@ -70,6 +74,7 @@ def page() -> str:
         uncommitted=0,
         oldest_ready_s=0.5,
         last_url="https://a.test/",
+        fleet=fleet,
     )
     meters = LatencyMeters()
     timings = Timings(resolve_s=0.0, connect_s=0.002, tls_s=0.003, first_byte_s=0.2, body_s=0.0)
@@ -110,6 +115,14 @@ def samples(text: str) -> dict[str, dict[str, float]]:
             assert labels not in found.setdefault(name, {}), line
             found[name][labels] = value
     return found
+
+
+def test_what_agents_share_is_served_only_where_they_do() -> None:
+    shared, alone = samples(page()), samples(page(None))
+    assert {name: shared[name][""] for name in shared.keys() - alone.keys()} == {
+        "crawler_agents_alive": 3, "crawler_slots_owned": 342, "crawler_lease_age_seconds": 1.5,
+        "crawler_lease_seconds": 15, "crawler_inbox_urls": 70, "crawler_database_look_seconds": 0.002,
+    }  # fmt: skip
 
 
 def test_the_documented_metrics_are_those_that_are_served() -> None:
