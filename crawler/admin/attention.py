@@ -51,9 +51,9 @@ def fleet_attention(fleet: Mapping[str, Any]) -> list[dict[str, str]]:
             slots = f"; {count(one['slots'], 'slot')} {'is' if one['slots'] == 1 else 'are'} still its own"
             text = f"{one['name']} renewed its lease of {lease} {since} ago{slots if one['slots'] else ''}"
             found.append(_entry("bad", text, f"see whether {one['process']} runs and reaches the database"))
-        elif one["state"] == "alive" and one["bottleneck"] in _STOPS:
+        elif one["crawl_state"] in (CrawlState.PAUSED, CrawlState.OUTAGE):
             text = f"{one['name']} stands still: {one['bottleneck']}"
-            found.append(_entry("bad", text, _STOPS[one["bottleneck"]]))
+            found.append(_entry("bad", text, _STOPS.get(one["bottleneck"], "")))
     if (free := fleet["free_slots"]) and fleet["alive"]:
         verb = "has" if free == 1 else "have"
         text = f"{count(free, 'slot')} of {count(fleet['slots'])} {verb} no agent"

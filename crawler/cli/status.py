@@ -194,6 +194,7 @@ def fleet_json(view: "FleetView") -> dict[str, Any]:
             "lease_s": one.lease_s,
             "slots": one.slots,
             "pages_per_s": one.status.get("pages_per_s") if one.lives else None,
+            "crawl_state": one.status.get("state") if one.lives else None,
             "bottleneck": one.status.get("bottleneck") if one.lives else None,
             "queued": one.queued,
             "inbox_urls": one.inbox_urls,

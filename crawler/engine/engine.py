@@ -444,7 +444,8 @@ class Engine:
         self.counters.links_new += sum(receipt.links_new)
 
     def _status_text(self) -> str:
-        return orjson.dumps(self.monitor.status().as_progress(), default=str).decode()
+        status = self.monitor.status()
+        return orjson.dumps(status.as_progress() | {"state": status.state}, default=str).decode()
 
     # -- other options
 

@@ -180,7 +180,8 @@ class PostgresAgents:
 @dataclass(frozen=True, slots=True)
 class AgentView:
     """An agent. `renewed_s`: age of its last renewal. `queued`: URLs of its slots, None if counting them takes long.
-    `inbox_urls`: what others found for it and it did not take in yet. `status`: its last `progress`.
+    `inbox_urls`: what others found for it and it did not take in yet. `status`: its last `progress`, and the `state` of
+    its crawl.
     """
 
     name: str

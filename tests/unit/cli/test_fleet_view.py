@@ -50,7 +50,9 @@ def test_without_an_agent_free_slots_are_no_news() -> None:
 
 
 def test_an_agent_that_stands_still_is_named_with_what_helps() -> None:
-    found = fleet_json(fleet(agent("a1", status={"bottleneck": "disk"}), agent("a2")))["attention"]
+    """One that waits for its disk for a moment is not."""
+    busy = agent("a2", status={"bottleneck": "disk", "state": "crawling"})
+    found = fleet_json(fleet(agent("a1", status={"bottleneck": "disk", "state": "paused"}), busy))["attention"]
     assert [(one["text"], "make room" in one["advice"]) for one in found] == [("a1 stands still: disk", True)]
 
 
