@@ -262,6 +262,7 @@ class Engine:
                 clock=clock,
                 on_event=observer.event,
                 on_links=self._links_came,
+                on_scope=self._scope_widened,
                 status=self._status_text,
             )
             self.scheduler.has_lease = self.fleet.may_send
@@ -442,6 +443,10 @@ class Engine:
 
     def _links_came(self, receipt: Receipt) -> None:
         self.counters.links_new += sum(receipt.links_new)
+
+    def _scope_widened(self, places: list[str]) -> None:
+        if new := set(places) - set(self.url_policy.scope.added):
+            self.url_policy.scope = self.url_policy.scope.widened(*sorted(new))
 
     def _status_text(self) -> str:
         status = self.monitor.status()

@@ -47,7 +47,9 @@ class FleetFigures:
 
 
 class Fleet:
-    """`status` is called for the text that other programs see. `on_links` gets the number of new URLs of an inbox."""
+    """`status` is called for the text that other programs see. `on_links` gets what an inbox brought, `on_scope` what
+    redirects of seeds added to the scope.
+    """
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Fleet:
         clock: Clock,
         on_event: OnEvent,
         on_links: Callable[[Receipt], None],
+        on_scope: Callable[[list[str]], None],
         status: Callable[[], str],
     ) -> None:
         self._agents = agents
@@ -68,6 +71,7 @@ class Fleet:
         self._clock = clock
         self._on_event = on_event
         self._on_links = on_links
+        self._on_scope = on_scope
         self._status = status
         self.ownership = Ownership(agents.name, agents.lease_s)
         self._giving: set[int] = set()  # slots that are given back as soon as nothing of them is in memory
@@ -171,6 +175,7 @@ class Fleet:
             self._scheduler.wake()
         if not agents.owns_all or alive > 1:
             await agents.count()
+            self._on_scope(await agents.scope_hosts())
         if self.ownership.alive != alive:
             self._scheduler.share_limits(self.ownership.alive)
         await self._allot()

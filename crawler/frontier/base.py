@@ -78,6 +78,7 @@ class Recovered:
     counters: Counters
     scope_hosts: tuple[str, ...]  # what redirects of seeds added to the scope (`Scope.added`)
     schedule_at: float = 0.0  # the latest schedule time that the store knows
+    now_at: float | None = None  # the time of its own clock, by which agents that share it go (UTC); None: it has none
     hosts: int = 0
     backoffs: int = 0  # politeness keys that back off
     last_visit_at: float | None = None  # end of the last stored visit (UTC); None: there was none
@@ -369,6 +370,9 @@ class Agents(Protocol):
 
     async def count(self) -> None:
         """Read what other agents have counted, for `totals`, and what they took down."""
+
+    async def scope_hosts(self) -> list[str]:
+        """What redirects of seeds added to the scope, at whichever agent (`Scope.added`)."""
 
     async def disown(self, agent: AgentSeen) -> bool:
         """Take the slots of an agent away that is gone. False: it renewed its lease meanwhile."""

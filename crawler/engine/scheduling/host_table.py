@@ -2,7 +2,7 @@
 
 Times of a host or key that the store has are in schedule time. It begins at the wall clock's time, or where the last
 run ended if the clock was set back since then, and goes on with the monotonic clock: a clock that is set makes no delay
-shorter, and none longer.
+shorter, and none longer. Agents that share a database begin at the time of its clock, so that all have the same.
 
 A result may delay a key, make a host back off, or be a sign of an outage. Nothing here waits or does I/O.
 """
@@ -137,13 +137,14 @@ class HostTable:
 
     # -- hosts and keys
 
-    def start(self, schedule_at: float, *, clean: bool) -> None:
-        """Begin schedule time, not before `schedule_at`. If the last run did not end cleanly, requests may have been
-        made that the store does not know. A key then waits for its delay from now on, unless its last stored request
-        was within its delay: there was none after it.
+    def start(self, schedule_at: float, *, clean: bool, now_at: float | None = None) -> None:
+        """Begin schedule time, not before `schedule_at`, at `now_at` instead of the wall clock's time.
+
+        If the last run did not end cleanly, requests may have been made that the store does not know. A key then waits
+        for its delay from now on, unless its last stored request was within its delay: there was none after it.
         """
         mono = self._clock.mono()
-        self._schedule_offset_s = max(self._clock.now(), schedule_at) - mono
+        self._schedule_offset_s = max(self._clock.now() if now_at is None else now_at, schedule_at) - mono
         self._unclean_mono = None if clean else mono
         self._started_at = self._clock.now()
 

@@ -150,7 +150,7 @@ class Scheduler:
 
     def load(self, recovered: Recovered) -> None:
         """Take over the counters of the store, and the time at which the last run ended."""
-        self.host_table.start(recovered.schedule_at, clean=recovered.clean)
+        self.host_table.start(recovered.schedule_at, clean=recovered.clean, now_at=recovered.now_at)
         self.url_limits.first_attempts = recovered.counters.urls_fetched
         self._has_future_dates = (recovered.last_visit_at or 0.0) > self._clock.now()
         if recovered.hosts:

@@ -87,6 +87,13 @@ class PostgresAgents:
     async def count(self) -> None:
         await self._job(lambda: self._writer().count_others())
 
+    async def scope_hosts(self) -> list[str]:
+        return await self._asked(self._scope_hosts)
+
+    @staticmethod
+    async def _scope_hosts(db: asyncpg.Connection) -> list[str]:
+        return [row[0] for row in await db.fetch(sql.SCOPE_HOSTS)]
+
     async def disown(self, agent: AgentSeen) -> bool:
         writer = self._writer()
         # What it has begun holds the row of its agent.

@@ -72,6 +72,7 @@ WHERE slot.id = before.id RETURNING slot.id, coalesce(before.agent = $1, true), 
 FREE: Final = "UPDATE slot SET is_free = true WHERE agent = $1 AND id = ANY ($2::smallint[])"
 FREE_ALL: Final = "UPDATE slot SET is_free = true WHERE agent = $1"
 TOTALS_OF_OTHERS: Final = "SELECT totals, marks FROM settled WHERE agent <> $1"
+NOW: Final = "SELECT extract(epoch FROM clock_timestamp())::double precision"
 HIGHEST: Final = "SELECT max(last_host), max(last_url), max(schedule_at) FROM settled"
 PUT_IN_INBOX: Final = (
     "INSERT INTO inbox (slot, number, urls) SELECT * FROM unnest($1::smallint[], $2::integer[], $3::bytea[])"

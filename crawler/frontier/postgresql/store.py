@@ -162,6 +162,7 @@ class PostgresFrontier:
             counters=counters_from(before.counters),
             scope_hosts=tuple(row[0] for row in await db.rows(sql.SCOPE_HOSTS)),
             schedule_at=max(before.schedule_at, (await db.rows(sql.HIGHEST))[0][2] or 0.0),
+            now_at=await db.fetchval(sql.NOW),
             hosts=writer.totals.hosts,
             backoffs=await db.fetchval(sql.COUNT_BACKOFFS, writer.slots),
             last_visit_at=before.last_visit_at,
@@ -404,7 +405,9 @@ class PostgresFrontier:
         await self._job(lambda: self.writer.put_round(one))
 
     async def last_url_id(self) -> int:
-        return await self._fetchval(sql.LAST_URL_ID, self.writer.slots, made_id(self.connection.state.last_url, 0)) or 0
+        last = self.connection.state.last_url
+        found: int | None = await self._fetchval(sql.LAST_URL_ID, self.writer.slots, made_id(last, 0))
+        return found or (end_of(last) if last else 0)  # it may belong to another agent now
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         href, origin = parse(url)

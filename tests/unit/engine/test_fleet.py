@@ -62,6 +62,7 @@ class Agent:
             clock=self.clock,
             on_event=lambda name, fields: None,
             on_links=lambda receipt: None,
+            on_scope=lambda places: None,
             status=lambda: "",
         )  # fmt: skip
         self.task = asyncio.create_task(self._live())
@@ -191,6 +192,9 @@ class Agent:
 
     async def rest(self, transactions: int) -> bool:
         return False
+
+    async def scope_hosts(self) -> list[str]:
+        return []
 
     async def last_command(self) -> int:
         return 0

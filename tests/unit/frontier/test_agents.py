@@ -219,3 +219,23 @@ async def test_a_crawl_is_over_when_all_rest(stack: AsyncExitStack) -> None:
     assert not await other.agents.rest(before)  # something happened since
     assert await other.agents.rest(other.agents.transactions)
     assert await one.agents.rest(one.agents.transactions)
+
+
+async def test_what_all_agents_have_in_common(stack: AsyncExitStack) -> None:
+    """The time of the database's clock, what redirects of seeds added to the scope, and the last id of a URL."""
+    dsn = new_database()
+    one, other = PostgresFrontier(dsn, agent="a"), PostgresFrontier(dsn, agent="b")
+    recovered = [await frontier.open() for frontier in (one, other)]
+    for frontier in (one, other):
+        stack.push_async_callback(frontier.close, clean=True)
+    first, second = (found_.now_at for found_ in recovered)
+    assert first is not None
+    assert second is not None
+    assert 0 < second - first < 60
+    await one.add([found(url) for url in HOSTS], now=NOW)
+    last = await one.last_url_id()
+    await one.settle(batch(scope_hosts=["www.site1.test"]))
+    assert await other.agents.scope_hosts() == ["www.site1.test"]
+    await give(one, other, range(SLOTS))
+    assert await one.last_url_id() >= last
+    assert await other.last_url_id() >= last
