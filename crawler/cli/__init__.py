@@ -215,7 +215,7 @@ GROUPS: Final = {
             ),
         ),
         "install-service": Entry(
-            "crawler.cli.service.install",
+            "crawler.cli.service",
             "Install the systemd unit, and completions, manual page and log formats.",
             ("crawler install-service --dry-run",),
         ),
