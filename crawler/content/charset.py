@@ -15,8 +15,7 @@ import endec
 import webencodings
 from chardetng_py import EncodingDetector
 
-from crawler.content.html.scanner import ScanLimitError
-from crawler.content.html.tags import TagFinder, read_tag
+from crawler.content.html.tags import ScanLimitError, TagFinder, read_tag
 from crawler.core.media_types import charset_of
 
 FALLBACK: Final = "windows-1252"

@@ -1,10 +1,10 @@
-"""Patterns of `content.html.scanner` as PCRE2 runs them without executable memory."""
+"""Patterns of `content.html.tags` as PCRE2 runs them without executable memory."""
 
 import pytest
 from pcre2 import LibraryError
 
-from crawler.content.html import scanner as scanning
-from crawler.content.html.scanner import Scanner
+from crawler.content.html import tags as scanning
+from crawler.content.html.tags import Scanner
 
 
 def _forbidden(*_args: object) -> None:

@@ -2,7 +2,7 @@
 and atomic groups.
 
 Every pattern in the package is parsed, whether a module keeps it or a function compiles it. Patterns of
-`content.html.scanner` are PCRE2's, and no concern of this.
+`content.html.tags` are PCRE2's, and no concern of this.
 """
 
 import ast

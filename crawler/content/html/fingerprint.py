@@ -14,7 +14,7 @@ from typing import Final
 
 from xxhash import xxh3_64_digest
 
-from crawler.content.html.scanner import Scanner
+from crawler.content.html.tags import Scanner
 
 MAX_TEXT: Final = 256 * 1024  # bytes of the page that are read: some begin with 100 KB of navigation
 MAX_WORDS: Final = 8_192

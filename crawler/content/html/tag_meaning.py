@@ -12,8 +12,7 @@ from typing import Final
 
 from crawler.content.html.links import CANONICAL, LINK, NOFOLLOW, REQUISITE, Link, LinkSet, relation_kind
 from crawler.content.html.resolution import ReferenceResolver, clean, encode_query
-from crawler.content.html.scanner import Scanner
-from crawler.content.html.tags import FOREIGN, foreign_finder, read_tag
+from crawler.content.html.tags import FOREIGN, Scanner, foreign_finder, read_tag
 
 MAX_TITLE: Final = 512  # characters; search engines show about 60
 MAX_LANGUAGE: Final = 35  # RFC 5646 §4.4.1: enough for a language tag

@@ -15,7 +15,7 @@ from crawler.content import charset, decode, page_headers
 from crawler.content.html import parsing, tag_meaning
 from crawler.content.html.fingerprint import Fingerprint, fingerprint
 from crawler.content.html.links import FEED_TYPES, KnownLinks, Link
-from crawler.content.html.scanner import ScanLimitError
+from crawler.content.html.tags import ScanLimitError
 from crawler.content.page_headers import header_links
 from crawler.content.url_lists.formats import read_url_list
 from crawler.content.url_lists.url_list import UrlList

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from pcre2 import LibraryError
 
 from crawler.content.html import fingerprint as words
-from crawler.content.html import parsing, scanner, tag_meaning
+from crawler.content.html import parsing, tag_meaning, tags
 from crawler.content.html.fingerprint import fingerprint
 from crawler.content.html.parsing import parse_page
-from crawler.content.html.scanner import ScanLimitError, Scanner
-from crawler.content.html.tags import TagFinder
+from crawler.content.html.tags import ScanLimitError, Scanner, TagFinder
 from tests.support.pcre2_without_jit import interpreted
 
 SCANNERS = {
@@ -98,7 +97,7 @@ def test_every_limit_raises_the_same_error(code: int, monkeypatch: pytest.Monkey
     def substitute(*_args: object) -> bytes:
         raise LibraryError(code)
 
-    monkeypatch.setattr(scanner._cy, "substitute", substitute)
+    monkeypatch.setattr(tags._cy, "substitute", substitute)
     with pytest.raises(ScanLimitError, match="limit"):
         SCANNERS["links"].pieces(b"<a>")
 
