@@ -4,8 +4,16 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from crawler.content.html.links import CANONICAL, REQUISITE, Link, LinkSet, relation_kind
-from crawler.content.html.resolution import ReferenceResolver, clean, from_field
+from crawler.content.html.links import (
+    CANONICAL,
+    REQUISITE,
+    Link,
+    LinkSet,
+    ReferenceResolver,
+    clean,
+    from_field,
+    relation_kind,
+)
 from crawler.content.html.tag_meaning import refresh_target
 from crawler.core.enums import DenyReason
 from crawler.core.models import Head, dataclass

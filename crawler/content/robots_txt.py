@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 from urllib.parse import quote
 
 from crawler.content.charset import to_utf8
-from crawler.content.html.resolution import from_bytes
+from crawler.content.html.links import from_bytes
 
 MAX_BYTES: Final = 500 * 1024  # RFC 9309 §2.5: parse at least 500 KiB
 MAX_LINE: Final = 16 * 1024  # as in google/robotstxt: eight times the longest URL

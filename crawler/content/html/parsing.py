@@ -9,8 +9,7 @@ from contextlib import suppress
 from typing import Final, cast
 
 from crawler.content.html import tag_meaning
-from crawler.content.html.links import LINK, KnownLinks, Link, LinkSet
-from crawler.content.html.resolution import ReferenceResolver
+from crawler.content.html.links import LINK, KnownLinks, Link, LinkSet, ReferenceResolver
 from crawler.content.html.tag_meaning import TagMeaning
 from crawler.content.html.tags import Occurrence, ScanLimitError, TagFinder, attributes_of
 from crawler.content.url_lists.xml_stream import StopReading, XmlRefused, read_document

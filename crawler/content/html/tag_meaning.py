@@ -10,8 +10,18 @@ from functools import lru_cache
 from html import unescape
 from typing import Final
 
-from crawler.content.html.links import CANONICAL, LINK, NOFOLLOW, REQUISITE, Link, LinkSet, relation_kind
-from crawler.content.html.resolution import ReferenceResolver, clean, encode_query
+from crawler.content.html.links import (
+    CANONICAL,
+    LINK,
+    NOFOLLOW,
+    REQUISITE,
+    Link,
+    LinkSet,
+    ReferenceResolver,
+    clean,
+    encode_query,
+    relation_kind,
+)
 from crawler.content.html.tags import FOREIGN, Scanner, foreign_finder, read_tag
 
 MAX_TITLE: Final = 512  # characters; search engines show about 60

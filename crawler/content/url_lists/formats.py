@@ -13,7 +13,7 @@ from typing import Final
 
 from crawler.content.charset import to_utf8
 from crawler.content.decode import DecodedPieces
-from crawler.content.html.resolution import ReferenceResolver, from_bytes
+from crawler.content.html.links import ReferenceResolver, from_bytes
 from crawler.content.url_lists.url_list import (
     MAX_BYTES,
     MAX_VALUE,

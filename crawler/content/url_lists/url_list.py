@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from crawler.content.html.resolution import ReferenceResolver, clean
+from crawler.content.html.links import ReferenceResolver, clean
 from crawler.content.url_lists.xml_stream import StopReading
 from crawler.core.clock import http_date
 from crawler.core.models import Origin

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.content.html.links import KnownLinks
+from crawler.content.html.links import KnownLinks, ReferenceResolver, clean, encode_query
 from crawler.content.html.parsing import parse_page
-from crawler.content.html.resolution import ReferenceResolver, clean, encode_query
 from crawler.core.models import Origin
 from crawler.core.url import UrlError, parse
 from tests.support.vectors import vectors
