@@ -392,8 +392,14 @@ def find_crawl(
             agent=settings.frontier.agent,
         )
     except OSError:
-        paths = None if is_named else _running_with(config)
-        if paths is None and settings.frontier.store == "postgresql":  # its agents may run on other machines
+        is_shared = settings.frontier.store == "postgresql"
+        try:
+            paths = None if is_named else _running_with(config)
+        except click.UsageError:
+            if not is_shared:
+                raise
+            paths = None
+        if paths is None and is_shared:  # its agents have other directories, here or on other machines
             rules, has_seed = settings.rules(), settings.engine_configuration("run").has_seed
             return FoundCrawl(settings.paths(), rules, config.name, has_seed=has_seed, database=_database(settings))
         if paths is None:
@@ -475,7 +481,14 @@ def connect_to_daemon(
     """Connect to the daemon of the crawl, or of the default. `quiet`: mistakes in the configuration are reported by the
     caller. Raises Unreachable, NotAllowed, and what `find_crawl` raises.
     """
-    return Control(_running(config, overrides, output, changes=False, quiet=quiet).paths.socket)
+    crawl = _running(config, overrides, output, changes=False, quiet=quiet)
+    try:
+        return Control(crawl.paths.socket)
+    except Unreachable as error:
+        if isinstance(control_of(crawl), FleetControl):
+            words = f"no agent runs in {crawl.paths.output}: --output DIR names one, `crawler fleet` shows all"
+            raise Unreachable(words) from None
+        raise error from None
 
 
 def connect_to_crawl(

@@ -101,6 +101,12 @@ def test_a_takedown_is_carried_out_by_the_owner(steered: Steered) -> None:
     assert "was already taken down" in steered.tell("forget", HOSTS[7], "--no-scan", at=2).stdout
 
 
+def test_what_shows_one_agent_says_how_to_name_it(steered: Steered) -> None:
+    """Where none runs."""
+    shown = steered.tell("status")
+    assert (shown.code, "`crawler fleet` shows all" in shown.stderr) == (69, True), shown.stderr
+
+
 def test_a_reload_is_for_all_or_for_none(steered: Steered) -> None:
     """One configuration that differs keeps all as they were."""
     configurations = [crawl.config for crawl in steered.agents.crawls]
