@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
-from crawler.cli.crawl_options import FoundCrawl, crawl_options, default_crawl, find_crawl
+from crawler.cli.crawl_options import FoundCrawl, control_of, crawl_options, default_crawl, find_crawl
 from crawler.cli.output import Pen, fetch_text, is_terminal, quantiles, say, table, tsv, write_data
 from crawler.core.enums import Exit, UrlState
 from crawler.core.formatting import average, count, date_time, duration, printable, timestamp, wall_time
@@ -295,8 +295,9 @@ def why_command(
     except FileNotFoundError:
         reader = None
     try:
+        runs = is_live or (crawl.database is not None and control_of(crawl) is not None)
         explanation = Explainer(
-            reader, crawl.rules, is_live=is_live, now=now, has_seed=crawl.has_seed, agent=paths.agent,
+            reader, crawl.rules, is_live=runs, now=now, has_seed=crawl.has_seed, agent=paths.agent,
             gap_s_of=lambda host: logged_gap_s(read_totals(crawl, hosts=(host,)).tally.hosts.get(host)),
         ).why(url)  # fmt: skip
     finally:

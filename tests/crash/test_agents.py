@@ -20,6 +20,7 @@ from tests.support.nginx import Site, nginx
 from tests.support.postgresql import Server, new_database, shared_server
 
 pytestmark = pytest.mark.e2e
+PROVE = [pytest.mark.prove, pytest.mark.timeout(1_800)]
 TEMPORARY = (75,)  # it lost its slots: it is to be started again
 
 
@@ -99,7 +100,7 @@ def stop_one(one: Running, rng: random.Random) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kills", "stops"), [(0, 0), (5, 0), (0, 2), pytest.param(100, 20, marks=pytest.mark.prove)]
+    ("kills", "stops"), [(0, 0), (5, 0), (0, 2), pytest.param(100, 20, marks=PROVE)]
 )  # fmt: skip
 def test_agents_that_are_killed_or_stopped_lose_and_double_nothing(tmp_path: Path, kills: int, stops: int) -> None:
     """Three agents; those that are killed come back."""
@@ -117,7 +118,7 @@ def test_agents_that_are_killed_or_stopped_lose_and_double_nothing(tmp_path: Pat
         assert_whole(agents)
 
 
-@pytest.mark.parametrize("restarts", [2, pytest.param(20, marks=pytest.mark.prove)])
+@pytest.mark.parametrize("restarts", [2, pytest.param(20, marks=PROVE)])
 def test_a_database_that_is_killed_and_comes_back_loses_nothing(tmp_path: Path, restarts: int) -> None:
     """The agents pause, and go on by themselves."""
     shared_server()  # skips without one
