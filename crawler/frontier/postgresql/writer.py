@@ -234,7 +234,8 @@ class PostgresWriter:
             errors = await db.rows(sql.ERROR_PAGE_HOSTS, taken, ERROR_PAGE_LINKS)
             for before in {row[2] for row in rows if not row[1]}:
                 await self._go_on_for(before)
-        self._own((*self.slots, *taken))
+        self.slots = sorted({*self.slots, *taken})
+        self.owned.update(taken)
         self._error_page_hosts |= {row[0] for row in errors}
         return [slot for slot, was_ours, _ in rows if not was_ours]
 
@@ -269,7 +270,7 @@ class PostgresWriter:
         async with self.db.transaction():
             await self.db.run(sql.END_ACTIVITY, list(slots))
             await self.db.run(sql.FREE, self.db.agent, list(slots))
-        self._own(self.owned.difference(slots))
+        self.owned.difference_update(slots)
 
     async def disown(self, agent: str, incarnation: int, renewal: int) -> bool:
         """Take the slots of an agent away that is gone, unless it renewed its lease meanwhile. Returns whether it was

@@ -239,3 +239,25 @@ async def test_what_all_agents_have_in_common(stack: AsyncExitStack) -> None:
     await give(one, other, range(SLOTS))
     assert await one.last_url_id() >= last
     assert await other.last_url_id() >= last
+
+
+async def test_slots_that_are_given_back_are_owned_until_they_are(stack: AsyncExitStack) -> None:
+    """Also if others are taken, or given back, meanwhile: visits in flight are stored, and no work is read."""
+    one, other = await two(stack)
+    mine = next(url for url in HOSTS if slot_of_host(url[8:-1]) >= SLOTS // 2)
+    slot = slot_of_host(mine[8:-1])
+    receipt = await one.add([found(mine)], now=NOW)
+    (task,) = await one.take(receipt.hosts[0].id, 9, leased=())
+    one.agents.stop_reading([slot])
+    other.agents.stop_reading([0, 1])
+    await other.agents.give_back([0, 1])
+    await one.agents.take([0, 1])
+    others = [some for some in one.agents.own if some > 1][:3]
+    one.agents.stop_reading(others)
+    await one.agents.give_back(others)
+    assert slot not in one.agents.own
+    assert (await one.exchange(Leaving(), Wanted(ready_by=2 * NOW, places=100, hosts=4))).keys == []
+    await one.settle(batch(visit(task, host_id=receipt.hosts[0].id, discovered=links(f"{mine}more"))))
+    assert one.totals().done == 1
+    await give(one, other, range(slot, slot + 1))
+    assert await queued(other) == {mine[8:-1]: 1}
