@@ -93,6 +93,11 @@ class Crawl:
         self._has_ended = False
 
     @property
+    def why_not_stored(self) -> str:
+        """Why nothing can be stored, or handed on to other agents; "" if it can."""
+        return self.disk_reason or self._scheduler.pause_reason()
+
+    @property
     def is_draining(self) -> bool:
         """No request begins any more; what is in flight is finished and stored."""
         return self._stop is not None or self._has_ended
@@ -107,7 +112,7 @@ class Crawl:
     def _is_shut(self) -> bool:
         """Whether no request may begin at all: the hours are closed, or the network is out."""
         scheduler = self._scheduler
-        is_open = scheduler.crawl_rate_limiter.closed_s() <= 0 and scheduler.has_lease()
+        is_open = scheduler.crawl_rate_limiter.closed_s() <= 0 and not scheduler.pause_reason()
         return not is_open or scheduler.host_table.outage.since_mono is not None
 
     def drain(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
@@ -231,7 +236,7 @@ class Crawl:
             return None
         if outage.since_mono is not None:
             return StoppedBy.WAITING if self._clock.mono() - outage.since_mono > linger_s else None
-        if not self._scheduler.has_lease():
+        if self._scheduler.pause_reason():
             return None
         if self.disk_reason:
             return StoppedBy.DISK if self._clock.mono() - self._disk_mono > linger_s else None

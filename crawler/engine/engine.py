@@ -265,7 +265,7 @@ class Engine:
                 on_scope=self._scope_widened,
                 status=self._status_text,
             )
-            self.scheduler.has_lease = self.fleet.may_send
+            self.scheduler.pause_reason = self.fleet.pause_reason
         self.crawl = Crawl(
             scheduler=self.scheduler,
             workers=self.workers,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crawler.core.clock import Clock
+from crawler.core.formatting import count
 from crawler.core.ownership import Ownership
 from crawler.engine.reevaluation import Reevaluation
 from crawler.engine.scheduling.host_table import OnEvent
@@ -25,6 +26,7 @@ from crawler.obs.events import Event
 TICK_S: Final = 0.25  # between two looks into the inbox
 LOOK_S: Final = 0.5  # between two looks at the other agents, and at what operators told them
 _FAILED_S: Final = 0.5  # until a renewal that failed is tried again
+INBOX_MOST: Final = 1_000_000  # URLs on their way to other agents: some 200 MB. More are not looked for then
 STOP: Final = "stop"
 OF_PROCESS: Final = (STOP, "pause", "resume", "reload", "add")  # commands; the others are for hosts
 _ALLOTMENTS: Final = 16  # so many parts of `scope.max_urls` are given out
@@ -130,6 +132,14 @@ class Fleet:
             ownership.name, ownership.alive, len(own), round(renewed_s, 3), ownership.lease_s, self.inbox_urls,
             round(self._look_s, 6),
         )  # fmt: skip
+
+    def pause_reason(self) -> str:
+        """Why no request may be sent now; "": it may."""
+        if not self.may_send():
+            return "the database did not renew the lease of this agent in time"
+        if self.inbox_urls > INBOX_MOST:
+            return f"{count(self.inbox_urls, 'URL')} wait in the database for the agents of their hosts"
+        return ""
 
     # -- slots
 

@@ -322,6 +322,6 @@ class Health:
     def _has_reason_to_wait(self) -> bool:
         """Whether there is a good reason for no progress."""
         crawl, scheduler = self._crawl, self._scheduler
-        if crawl.disk_reason or crawl.is_held or crawl.is_draining or scheduler.crawl_rate_limiter.closed_s() > 0:
+        if crawl.why_not_stored or crawl.is_held or crawl.is_draining or scheduler.crawl_rate_limiter.closed_s() > 0:
             return True
         return not scheduler.leases_out and self._committer.is_idle and scheduler.oldest_ready_s() < 1.0

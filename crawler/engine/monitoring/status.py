@@ -302,7 +302,7 @@ class Monitor:
             is_lingering=crawl.is_lingering,
             is_quiet=crawl.is_quiet,
             is_limited_by_bandwidth=scheduler.crawl_rate_limiter.is_limited_by_bandwidth,
-            disk_reason=crawl.disk_reason,
+            disk_reason=crawl.why_not_stored,
             outage=self._outage(now),
             opens_at=scheduler.crawl_rate_limiter.closed_until_at,
             cpu_percent=rates.cpu_percent,

@@ -141,7 +141,8 @@ class Scheduler:
         self._has_future_dates = False  # the store has visits dated later than now: the clock was set back
         self.stopping = False
         self.paused = False
-        self.has_lease: Callable[[], bool] = lambda: True  # whether an agent of several may send requests
+        # Why an agent of several may send no requests now; "": it may
+        self.pause_reason: Callable[[], str] = lambda: ""
 
     @property
     def address_limiter(self) -> AddressRateLimiter:
@@ -281,7 +282,7 @@ class Scheduler:
             closed_s = self.crawl_rate_limiter.closed_s()
             if closed_s > 0:
                 return min(closed_s, HOURS_RECHECK_S)
-            if not self.has_lease():
+            if self.pause_reason():
                 return LEASE_RECHECK_S
             if self.host_table.outage.is_on and (wait_s := self._probe_mono - self._clock.mono()) > 0:
                 return wait_s
@@ -306,7 +307,7 @@ class Scheduler:
         """Whether the next request of a lease may be sent; `first`: none was sent before. A back-off, a Crawl-delay or
         closed hours may have begun after the lease was issued.
         """
-        if self.stopping or self.paused or not self.has_lease():
+        if self.stopping or self.paused or self.pause_reason():
             return False
         if self.host_table.outage.is_on and lease.id != self._probe_id:
             return False

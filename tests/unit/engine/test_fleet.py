@@ -15,7 +15,7 @@ import pytest
 
 from crawler.core.ownership import AgentSeen, Ownership, is_over, share_of
 from crawler.core.url import SLOTS
-from crawler.engine.fleet import Fleet
+from crawler.engine.fleet import INBOX_MOST, Fleet
 from crawler.frontier.base import FrontierFull, FrontierLocked, Look
 from tests.support.virtual_time import run, virtual_loop
 
@@ -40,6 +40,7 @@ class Agent:
         self._goes_on = asyncio.Event()
         self._goes_on.set()
         self.is_cut_off = False
+        self.inbox = 0
         self._slots: list[int] = []
         self._owned: set[int] = set()
         self.rested: dict[int, float] = {}
@@ -136,7 +137,7 @@ class Agent:
         agents = [AgentSeen(name, *row, owner.count(name)) for name, row in self._db.agents.items()]
         free = [slot for slot, one in enumerate(owner) if one is None]
         await self._return()
-        return Look(agents, free, 0, 0)
+        return Look(agents, free, 0, self.inbox)
 
     @property
     def own(self) -> Sequence[int]:
@@ -381,6 +382,26 @@ def test_whatever_happens_no_slot_has_two_senders(seed: int) -> None:
         await until_shared(agents)
         for agent in agents:
             await agent.kill()
+
+    run(main())
+
+
+def test_agents_wait_for_one_that_does_not_take_in_what_they_find() -> None:
+    """What is on its way to others has a bound."""
+
+    async def main() -> None:
+        agent = Agent("a", Database(), random.Random(5))
+        await until_shared([agent])
+        agent.inbox = INBOX_MOST
+        await asyncio.sleep(2)
+        assert agent.fleet.pause_reason() == ""
+        agent.inbox += 1
+        await asyncio.sleep(2)
+        assert agent.fleet.pause_reason() == "1,000,001 URLs wait in the database for the agents of their hosts"
+        agent.inbox, agent.is_cut_off = 0, True
+        await asyncio.sleep(LEASE_S)
+        assert agent.fleet.pause_reason() == "the database did not renew the lease of this agent in time"
+        await agent.kill()
 
     run(main())
 
