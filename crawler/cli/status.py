@@ -160,7 +160,7 @@ def warning_text(warning: Mapping[str, Any]) -> str:
 
 # -- all agents of a crawl
 
-_HEAD: Final = ("AGENT", "STATE", "RENEWED", "SLOTS", "PAGES/s", "QUEUED", "INBOX", "HELD UP BY", "PROCESS")
+_HEAD: Final = ("AGENT", "STATE", "RENEWED", "SLOTS", "PAGES/s", "QUEUED", "INBOX", "BOTTLENECK", "PROCESS")
 _RIGHT: Final = (False, False, True, True, True, True, True, False, False)
 _AGENT_STYLES: Final[Mapping[str, str]] = {"alive": "green", "overdue": "red", "left": "dim"}
 

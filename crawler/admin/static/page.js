@@ -162,6 +162,12 @@ function showStatus(s) {
     ["in flight", number(s.in_flight.length), `${number(s.uncommitted)} not stored yet`],
     ["processor", `${Math.round(s.rates.cpu_percent)} %`, `loop late ${duration(s.rates.loop_lag_s)}`],
     ["memory", size(s.rss_bytes), `${size(s.max_rss_bytes)} at most`],
+    ...(s.fleet ? [
+      ["agents alive", number(s.fleet.alive), `${s.fleet.agent} has ${number(s.fleet.slots)} slots`],
+      ["lease renewed", `${duration(s.fleet.renewed_s)} ago`, `of ${duration(s.fleet.lease_s)}`],
+      ["inbox", number(s.fleet.inbox_urls), "URLs not stored yet"],
+      ["database", duration(s.fleet.look_s), "for the last look"],
+    ] : []),
   ];
   at("figures").replaceChildren(...figures.map(([name, value, more]) => {
     const box = element("div"), shown = element("dd");
