@@ -80,6 +80,7 @@ class Revisits:
         on_date: Callable[[float], None],
     ) -> None:
         self.next_at: float | None = None
+        self.agents = 1  # that share the store, and so its pages and the budget
         self._frontier = frontier
         self._clock = clock
         self._rng = rng
@@ -340,7 +341,7 @@ class Revisits:
         self._solving = True
         self._planned = 0
         try:
-            pages = (self._frontier.totals()).done
+            pages = self._frontier.totals().done // self.agents
             visited = await self._frontier.visited_pages(
                 blocks=SAMPLE_BLOCKS, rows=SAMPLE_ROWS, phase=self._rng.random()
             )
@@ -351,7 +352,7 @@ class Revisits:
                 for_pages = pages / DAYS_A_VISIT / DAY_S
                 per_s = for_pages + self._url_lists_per_s
             else:
-                per_s = per_day / DAY_S
+                per_s = per_day / DAY_S / self.agents
                 for_pages = max(per_s - self._url_lists_per_s, per_s * PAGES_LEAST)
             if sample:
                 share = len(sample) / max(len(sample), pages)  # the sample gets its share of the budget

@@ -196,11 +196,12 @@ class Scheduler:
         await self.unpark("limit")
 
     def share_limits(self, agents: int) -> None:
-        """Keep to one of so many equal shares of what all agents together may do: the rate at one IP address, and
-        `fetch.bandwidth`.
+        """Keep to one of so many equal shares of what all agents together may do: the rate at one IP address,
+        `fetch.bandwidth`, and from the next price on the budget of revisits.
         """
         self.address_limiter.share(agents)
         self.crawl_rate_limiter.share(agents)
+        self.revisits.agents = agents
         self._wake.set()
 
     def retry(self, host: Host) -> Woken:

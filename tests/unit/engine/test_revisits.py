@@ -40,8 +40,11 @@ def world(
     sitemaps: str = "named",
     scope: ScopeOptions | None = None,
     overrides: Sequence[Override] = (),
+    agents: int = 1,
 ) -> Harness:
-    """Crawl ROOT for so many days. `responses` maps a URL to a response, or to a function of the day and the task."""
+    """Crawl ROOT for so many days. `responses` maps a URL to a response, or to a function of the day and the task.
+    `agents` share what may be done.
+    """
 
     async def main() -> Harness:
         engine = Harness(
@@ -60,6 +63,7 @@ def world(
             return replace(result, started_at=engine.clock.now()) if hasattr(result, "started_at") else result
 
         engine.web.other = other
+        engine.scheduler.share_limits(agents)
         assert await engine.run() is StoppedBy.MAX_DURATION
         return engine
 
@@ -136,6 +140,16 @@ def test_the_budget_holds_when_more_is_due() -> None:
         assert sum(begin <= other < begin + DAY for other in begins) <= 24 + 2
     assert len(begins) > 24 * 9
     assert {each.url for each in engine.web.requests if each.task.is_revisit} >= {f"{ROOT}{n}" for n in range(40)}
+
+
+def test_agents_share_the_budget() -> None:
+    """Each has its part of it."""
+    responses: dict[str, object] = {ROOT: response(200, page(*(f"/{n}" for n in range(40))))}
+    responses |= {f"{ROOT}{n}": lambda day, task: response(200, f"{day}".encode()) for n in range(40)}
+    recrawl = RecrawlOptions(enabled=True, min_interval_s=HOUR, max_interval_s=2 * HOUR, visits_per_day=24)
+    engine = world(responses, recrawl, days=10, agents=2)
+    asked = [each for each in engine.web.requests if each.task.is_revisit]
+    assert 0.85 * 12 * 10 < len(asked) <= 12 * 10 + 26  # before the first price it does not know of the others
 
 
 def test_gone_is_believed_slowly_and_forgiven() -> None:
