@@ -324,9 +324,9 @@ class FoundCrawl:
     has_seed: Callable[[str], bool] = lambda url: False
     database: tuple[str, str | None] | None = field(default=None, repr=False)
 
-    def with_file(self) -> "FoundCrawl":
+    def with_file(self, *, is_kept: bool = False) -> "FoundCrawl":
         """The same crawl with its store in a SQLite file: one in PostgreSQL is copied to a temporary file, which goes
-        when the command ends. Raises FrontierError.
+        when the command ends. `is_kept`: a crawl may go on with a copy of it. Raises FrontierError.
         """
         if self.database is None:
             return self
@@ -336,7 +336,7 @@ class FoundCrawl:
         path, lock = folder / "frontier.db", self.paths.frontier.with_name(self.paths.frontier.name + ".lock")
         (folder / "frontier.db.lock").symlink_to(lock.absolute())  # tells whether the crawl runs
         dsn, password = self.database
-        asyncio.run(export_to(path, dsn, password=password, names_agents=True))
+        asyncio.run(export_to(path, dsn, password=password, names_agents=not is_kept))
         return replace(self, paths=replace(self.paths, frontier=path))
 
 

@@ -355,7 +355,7 @@ def copy_command(source: str, target: str) -> int:
 @crawl_options
 def backup(file: Path, config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
     """Copy the store to FILE as it stands at this moment. To restore: put it in the place of frontier.db."""
-    paths = find_crawl(config, overrides, output).with_file().paths
+    paths = find_crawl(config, overrides, output).with_file(is_kept=True).paths
     require_store(paths.frontier, paths.output)
     shows = sys.stderr.isatty()
 

@@ -20,12 +20,13 @@ import asyncpg
 import orjson
 from xxhash import xxh3_128_intdigest
 
+from crawler.core.formatting import count
 from crawler.core.ownership import ONLY_AGENT, SLOT_BITS, slot_in
 from crawler.core.url import name_hash
 from crawler.frontier.base import BlockedHost, FrontierError, FrontierLocked
 from crawler.frontier.postgresql.agents import snapshot, summed
 from crawler.frontier.postgresql.connection import LOCK, SESSION_OF_READER, address_of
-from crawler.frontier.postgresql.sql import BLOCKS, LIVING
+from crawler.frontier.postgresql.sql import BLOCKS, INBOX, LIVING
 from crawler.frontier.postgresql.store import PostgresFrontier
 from crawler.frontier.postgresql.writer import CRAWL, KEY_MODE, end_of, key_id_of, made_id, slot_of_host
 from crawler.frontier.rows import KEY_NAMES, MARKS
@@ -220,7 +221,7 @@ async def _end_sharing(dsn: str) -> None:
 async def export_to(path: Path, dsn: str, *, password: str | None = None, names_agents: bool = False) -> dict[str, int]:
     """Write what a database has now to a new SQLite file, also while a crawl runs, and compare both. `names_agents`:
     the file is read and not crawled with, and says which agent has which slots and output files. Returns the number of
-    rows of each table. Raises FrontierError, OSError.
+    rows of each table. Raises FrontierLocked if a store for a crawl would lack something, FrontierError, OSError.
     """
     async with snapshot(dsn, password) as connection:
         states = await connection.fetch("SELECT * FROM settled")
@@ -228,6 +229,11 @@ async def export_to(path: Path, dsn: str, *, password: str | None = None, names_
             raise FrontierError(f"{address_of(dsn)} has no crawl")
         if twice := await connection.fetchrow(_NAMED_TWICE):
             raise FrontierError(f"{address_of(dsn)} has two output files {'/'.join(twice)}, of different agents")
+        if not names_agents and (urls := (await connection.fetchrow(INBOX))[1]):
+            raise FrontierLocked(
+                f"{address_of(dsn)} has {count(urls, 'URL')} on the way from one agent to another, which a copy would "
+                "lose: end the agents, then `crawler frontier copy` takes them along"
+            )
         mode = await _value(connection, KEY_MODE) or b"domain"
         keys = _KeyIds(KEY_NAMES[mode.decode()])
         database = Database(path)

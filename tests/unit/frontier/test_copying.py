@@ -29,11 +29,12 @@ from crawler.core.models import (
 from crawler.core.ownership import SLOT_BITS
 from crawler.core.url import SLOTS, parse
 from crawler.frontier.base import BlockedHost, Frontier, FrontierError, FrontierLocked, Leaving, Sweep, Wanted
-from crawler.frontier.copying import copy_store
+from crawler.frontier.copying import copy_store, export_to
 from crawler.frontier.postgresql.store import PostgresFrontier
 from crawler.frontier.postgresql.writer import slot_of_host
 from crawler.frontier.sqlite.snapshots import Auditor
 from crawler.frontier.sqlite.store import SqliteFrontier
+from crawler.frontier.sqlite.store_reader import StoreReader
 from tests.support.frontiers import NOW, batch, fast_folder, found, links, visit
 from tests.support.postgresql import Numbered, new_database, shared_server
 
@@ -167,6 +168,14 @@ async def test_the_store_of_several_agents_is_copied_as_one(folder: Path) -> Non
     await one.close(clean=True)
     with pytest.raises(FrontierLocked, match="is in use by the agent a2: `crawler stop` ends each"):
         await copy_store(dsn, str(copied))
+    with pytest.raises(FrontierLocked, match="has 1 URL on the way from one agent to another"):
+        await export_to(copied, dsn)
+    looked = folder / "look.db"
+    await export_to(looked, dsn, names_agents=True)
+    with StoreReader(looked, is_live=False) as reader:
+        assert reader.totals()["queued"] == 20
+        owners = set(reader.slot_agents().values())
+        assert owners == {"a2", None}
     await two.close(clean=True)
     counts = await copy_store(dsn, str(copied))
     assert (counts["host"], counts["url"], counts["sink_file"]) == (20, 21, 2)
