@@ -139,7 +139,7 @@ async def test_a_store_is_copied_there_and_back(folder: Path) -> None:
         last = recovered.last_round
         if last is not None and last.last_id > 1 << SLOT_BITS:  # URLs are named by their ids there
             last = replace(last, last_id=last.last_id >> SLOT_BITS, queued_to=(last.queued_to or 0) >> SLOT_BITS)
-        seen.append((replace(recovered, last_round=last), await look(frontier)))  # type: ignore[arg-type]
+        seen.append((replace(recovered, last_round=last, now_at=None), await look(frontier)))  # type: ignore[arg-type]
         await frontier.close(clean=True)
     for other in seen[1:]:
         assert seen[0][0] == other[0]
