@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crawler.core.enums import TaskKind
-from crawler.core.models import Record
+from crawler.core.models import Record, RecordLocation, SinkFile
 from crawler.frontier.sqlite import snapshots
 from crawler.frontier.sqlite.snapshots import Auditor
 from crawler.frontier.sqlite.store import SqliteFrontier
@@ -88,3 +88,56 @@ async def test_a_page_that_the_store_does_not_know_is_found_beside_errands(tmp_p
     (finding,) = await findings_of(tmp_path, records)
     assert finding.startswith(f"{url}: archived in ")
     assert finding.endswith(", and unknown to the store")
+
+
+def archived(output: Path, agent: str, urls: Sequence[str]) -> tuple[CrawlPaths, SinkFile, list[RecordLocation]]:
+    """The directory of an agent with a WARC file of these pages, and where their records are."""
+    (output / "logs").mkdir(parents=True)
+    sink = make_warc(output)
+    sink.open([])
+    locations = [one for one in sink.write([make_record(url) for url in urls], [None] * len(urls)) if one is not None]
+    sink.sync()
+    sink.committed()
+    (file,) = sink.close()
+    name = f"{agent}-{file.name}"
+    (output / "warc" / file.name).rename(output / "warc" / name)
+    paths = CrawlPaths(
+        output, output.parent / "frontier.db", output / "logs", output / "control.sock", is_database=True, agent=agent
+    )
+    return paths, replace(file, name=name), locations
+
+
+async def test_what_several_agents_stored_is_all_in_their_directories_and_once(tmp_path: Path) -> None:
+    """Of three agents: a directory that is left out is a finding, and so is a page that two of them have stored."""
+    urls = [f"https://host{n}.example/" for n in range(3)]
+    frontier = SqliteFrontier(tmp_path / "frontier.db")
+    await frontier.open()
+    await frontier.add([found(url) for url in urls], now=NOW)
+    await frontier.close(clean=True)
+    agents = {"a1": [urls[0]], "a2": [urls[1], urls[0]], "a3": [urls[2]]}
+    crawls = []
+    with sqlite3.connect(tmp_path / "frontier.db") as connection:  # as a copy of a database is
+        connection.execute("CREATE TABLE slot_agent (id INTEGER PRIMARY KEY, agent TEXT)")
+        connection.execute("CREATE TABLE agent_file (id INTEGER PRIMARY KEY, agent TEXT)")
+        for file_id, (agent, stored) in enumerate(agents.items(), 1):
+            paths, file, locations = archived(tmp_path / agent, agent, stored)
+            crawls.append(paths)
+            connection.execute(
+                "INSERT INTO sink_file (id, sink, name, state, committed_bytes) VALUES (?, ?, ?, ?, ?)",
+                (file_id, file.sink, file.name, file.state, file.committed_bytes),
+            )
+            connection.execute("INSERT INTO agent_file VALUES (?, ?)", (file_id, agent))
+            connection.execute(
+                "INSERT INTO visit (url, attempts, visits, last_at, last_status, ended, warc_file, warc_offset) "
+                "VALUES (?, 1, 1, ?, 200, 1, ?, ?)",
+                (file_id, NOW, file_id, locations[0].offset),
+            )
+    connection.close()
+    checked = Checked()
+    assert list(verify(crawls[:1], checked)) == []
+    assert (checked.records > 0, checked.elsewhere) == (True, 2)
+    twice = f"{urls[0]}: archived 2 times, fetched 1 time"
+    assert list(verify(crawls[:2], Checked())) == [
+        twice, "1 URL in files of the agent a3, whose directory is not checked",
+    ]  # fmt: skip
+    assert list(verify(crawls, Checked())) == [twice]
