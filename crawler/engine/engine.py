@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain, islice
 from typing import Final, Protocol
 
@@ -69,9 +70,12 @@ _HOSTS_NAMED: Final = 20  # of those that come and go, in a preview
 
 
 class SystemClock:
-    """The machine's clocks, as a `core.clock.Clock`. Timers of the event loop use CLOCK_MONOTONIC as well."""
+    """The machine's clocks, as a `core.clock.Clock`. Timers of the event loop use CLOCK_MONOTONIC as well. `boot` goes on
+    while the machine is suspended.
+    """
 
     mono = staticmethod(time.monotonic)
+    boot = staticmethod(partial(time.clock_gettime, time.CLOCK_BOOTTIME))
     now = staticmethod(time.time)
 
 
@@ -260,6 +264,7 @@ class Engine:
                 scheduler=self.scheduler,
                 reevaluation=self.reevaluation,
                 clock=clock,
+                lease_clock=clock.boot if isinstance(clock, SystemClock) else clock.mono,
                 on_event=observer.event,
                 on_links=self._links_came,
                 on_scope=self._scope_widened,

@@ -49,7 +49,7 @@ class FleetFigures:
 
 
 class Fleet:
-    """`status` is called for the text that other programs see. `on_links` gets what an inbox brought, `on_scope` what
+    """`lease_clock`: monotonic seconds that go on while the machine is suspended. `status` is called for the text that other programs see. `on_links` gets what an inbox brought, `on_scope` what
     redirects of seeds added to the scope.
     """
 
@@ -61,6 +61,7 @@ class Fleet:
         scheduler: Scheduler,
         reevaluation: Reevaluation,
         clock: Clock,
+        lease_clock: Callable[[], float],
         on_event: OnEvent,
         on_links: Callable[[Receipt], None],
         on_scope: Callable[[list[str]], None],
@@ -71,6 +72,7 @@ class Fleet:
         self._scheduler = scheduler
         self._reevaluation = reevaluation
         self._clock = clock
+        self._lease_mono = lease_clock
         self._on_event = on_event
         self._on_links = on_links
         self._on_scope = on_scope
@@ -79,7 +81,6 @@ class Fleet:
         self._giving: set[int] = set()  # slots that are given back as soon as nothing of them is in memory
         self._looked_mono = 0.0
         self._renewing: asyncio.Task[None] | None = None
-        self._had_lease = True
         self.inbox_urls = 0  # of all agents, at the last look
         # What operators tell the agents is carried out by what stands around the engine
         self.carry_out: Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]] | None = None
@@ -106,7 +107,7 @@ class Fleet:
         await self._agents.close()
 
     async def _renew(self) -> None:
-        begun_mono = self._clock.mono()
+        begun_mono = self._lease_mono()
         await self._agents.renew(self._status())
         self.ownership.renewed(begun_mono)
 
@@ -122,12 +123,12 @@ class Fleet:
 
     def may_send(self) -> bool:
         """Whether a request may be sent now."""
-        return self.ownership.may_send(self._clock.mono())
+        return self.ownership.may_send(self._lease_mono())
 
     def figures(self) -> FleetFigures:
         """The figures now."""
         ownership, own = self.ownership, self._agents.own
-        renewed_s = self._clock.mono() - (ownership.until_mono - ownership.lease_s + ownership.margin_s)
+        renewed_s = self._lease_mono() - (ownership.until_mono - ownership.lease_s + ownership.margin_s)
         return FleetFigures(
             ownership.name, ownership.alive, len(own), round(renewed_s, 3), ownership.lease_s, self.inbox_urls,
             round(self._look_s, 6),
@@ -150,7 +151,7 @@ class Fleet:
                 self._renewing.result()
             with suppress(FrontierFull):  # the next commit fails as well, and reports it
                 await self._take_in()
-                if self._clock.mono() - self._looked_mono >= LOOK_S:
+                if self._lease_mono() - self._looked_mono >= LOOK_S:
                     await self._look()
                 await self._finish_giving()
             await asyncio.sleep(TICK_S)
@@ -167,9 +168,9 @@ class Fleet:
 
     async def _look(self) -> None:
         agents = self._agents
-        begun_mono = self._clock.mono()
+        begun_mono = self._lease_mono()
         look = await agents.look()
-        self._looked_mono = self._clock.mono()
+        self._looked_mono = self._lease_mono()
         self.inbox_urls, self._look_s = look.inbox_urls, self._looked_mono - begun_mono
         alive = self.ownership.alive
         moves = self.ownership.look(look.agents, look.free, agents.own, begun_mono, self._looked_mono)

@@ -61,6 +61,7 @@ class Agent:
             ),  # type: ignore[arg-type]
             reevaluation=SimpleNamespace(load=lambda sweep: None, read_marks=lambda: None),  # type: ignore[arg-type]
             clock=self.clock,
+            lease_clock=self.clock.mono,
             on_event=lambda name, fields: None,
             on_links=lambda receipt: None,
             on_scope=lambda places: None,
