@@ -49,8 +49,8 @@ class FleetFigures:
 
 
 class Fleet:
-    """`lease_clock`: monotonic seconds that go on while the machine is suspended. `status` is called for the text that other programs see. `on_links` gets what an inbox brought, `on_scope` what
-    redirects of seeds added to the scope.
+    """`lease_clock`: monotonic seconds that go on while the machine is suspended. `status` is called for the text that
+    other programs see. `on_links` gets what an inbox brought, `on_scope` what redirects of seeds added to the scope.
     """
 
     def __init__(
