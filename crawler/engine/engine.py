@@ -70,8 +70,9 @@ _HOSTS_NAMED: Final = 20  # of those that come and go, in a preview
 
 
 class SystemClock:
-    """The machine's clocks, as a `core.clock.Clock`. Timers of the event loop use CLOCK_MONOTONIC as well. `boot` goes on
-    while the machine is suspended.
+    """The machine's clocks, as a `core.clock.Clock`. Timers of the event loop use CLOCK_MONOTONIC as well.
+
+    `boot` goes on while the machine is suspended.
     """
 
     mono = staticmethod(time.monotonic)
