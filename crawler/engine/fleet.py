@@ -225,10 +225,13 @@ class Fleet:
         if limit is None:
             return
         part = max(_LEAST_ALLOTMENT, limit // _ALLOTMENTS)
-        if limits.allotted is None or limits.allotted - limits.first_attempts - limits.reserved < part // 2:
-            before, limits.allotted = limits.allotted, await self._agents.allot(limit, part)
-            if before is not None and limits.allotted > before:
-                await self._scheduler.limit_raised()
+        if limits.allotted is not None:
+            left = limits.allotted - limits.first_attempts - limits.reserved
+            if left >= part // 2 or not (left > 0 or limits.reserved or limits.is_reached):  # enough, or nothing to do
+                return
+        before, limits.allotted = limits.allotted, await self._agents.allot(limit, part)
+        if before is not None and limits.allotted > before:
+            await self._scheduler.limit_raised()
 
     # -- what operators tell the agents
 
@@ -264,8 +267,16 @@ class Fleet:
     async def is_over(self, has_ended: Callable[[], bool]) -> bool:
         """Whether the crawl is over for all agents, if it `has_ended` here. Raises FrontierFull."""
         await self._take_in()
+        limits = self._scheduler.url_limits
+        if limits.is_reached:  # others may have left something of it
+            await self._allot()
         transactions = self._agents.transactions
-        if not (has_ended() and await self._agents.rest(transactions)):
+        if not has_ended():
+            return False
+        is_over = await self._agents.rest(transactions)
+        if limits.allotted is not None:  # what was not used is of all agents now
+            limits.allotted = self._agents.allotted
+        if not is_over:
             return False
         await self._agents.count()
         return True

@@ -418,6 +418,10 @@ class Agents(Protocol):
     async def last_of(self, names: Sequence[str]) -> str | None:
         """Which of these commands was sent last."""
 
+    @property
+    def allotted(self) -> int:
+        """The number of first attempts that this agent may make in all, by what is stored."""
+
     async def put_rules(self, rules: str) -> None:
         """Store the fingerprint of rules that are in force from now on."""
 

@@ -174,6 +174,10 @@ class PostgresAgents:
     async def put_rules(self, rules: str) -> None:
         await self._asked(lambda db: db.execute(sql.PUT_RULES, self.name, self._db.incarnation, rules))
 
+    @property
+    def allotted(self) -> int:
+        return self._db.state.allotted
+
     async def allot(self, limit: int, wanted: int) -> int:
         return await self._job(lambda: self._writer().allot(limit, wanted))
 
