@@ -85,6 +85,7 @@ class Fleet:
         # What operators tell the agents is carried out by what stands around the engine
         self.carry_out: Callable[[str, Mapping[str, Any]], Awaitable[dict[str, Any]]] | None = None
         self._last_command = 0
+        self._obeying = asyncio.Lock()
         self._look_s = 0.0
 
     # -- the lease
@@ -198,6 +199,8 @@ class Fleet:
         scheduler.host_table.rest(foreign)
         if foreign:
             scheduler.address_limiter.delay_all()
+        with suppress(FrontierFull):  # `obey` tries it again
+            await self._obey_all()  # what was taken down or blocked meanwhile gets no request
         scheduler.workbench.took(slots)
         await scheduler.due_urls.look_again()
         self._reevaluation.load(await self._frontier.sweep())
@@ -244,11 +247,15 @@ class Fleet:
                     is_first = False
                     if await self._agents.last_of(("pause", "resume")) == "pause":
                         await self.carry_out("pause", {})
-                for number, name, arguments in await self._agents.commands():
-                    if self.carry_out is None:
-                        break
-                    await self._obey(number, name, arguments)
+                await self._obey_all()
             await asyncio.sleep(LOOK_S)
+
+    async def _obey_all(self) -> None:
+        async with self._obeying:
+            for number, name, arguments in await self._agents.commands():
+                if self.carry_out is None:
+                    break
+                await self._obey(number, name, arguments)
 
     async def _obey(self, number: int, name: str, arguments: Mapping[str, Any]) -> None:
         """Carry out a command. One for hosts is carried out once more for slots that come later; one for the process

@@ -39,6 +39,8 @@ class PostgresAgents:
         self._connection: asyncpg.Connection | None = None
         self._lock = asyncio.Lock()
         self._obeyed: int | None = None  # the last command that was carried out for all own slots
+        self._answered = 0
+        self._takes = 0  # how often slots were taken
 
     async def renew(self, status: str | None = None) -> None:
         await self._asked(lambda db: self._renew(db, status))
@@ -104,7 +106,7 @@ class PostgresAgents:
 
     async def take(self, slots: Collection[int]) -> list[int]:
         foreign = await self._job(lambda: self._writer().take_slots(sorted(slots)))
-        self._obeyed = None  # they may have been without an owner when a command came
+        self._takes, self._obeyed = self._takes + 1, None  # they may have been without an owner when a command came
         return foreign
 
     def stop_reading(self, slots: Collection[int]) -> None:
@@ -136,10 +138,14 @@ class PostgresAgents:
 
     async def commands(self) -> list[tuple[int, str, dict[str, Any]]]:
         async def read(db: asyncpg.Connection) -> list[tuple[int, str, dict[str, Any]]]:
-            if self._obeyed is None:
-                obeyed = await db.fetchval(sql.OBEYED, self.name)
-                self._obeyed = await db.fetchval(sql.LAST_COMMAND) if obeyed is None else obeyed
-            rows = await db.fetch(sql.COMMANDS, self.name, self._obeyed)
+            takes, after = self._takes, self._obeyed
+            if after is None:
+                of_slots = await db.fetchval(sql.OBEYED, self.name)
+                after = max(self._answered, self._db.began_after)
+                after = after if of_slots is None else min(after, of_slots)
+                if takes == self._takes:
+                    self._obeyed = after
+            rows = await db.fetch(sql.COMMANDS, self.name, after)
             return [(number, name, orjson.loads(arguments)) for number, name, arguments in rows]
 
         return await self._asked(read)
@@ -151,7 +157,9 @@ class PostgresAgents:
                 await db.execute(sql.OBEY, self.name, self._db.incarnation, number, list(slots))
 
         await self._asked(write)
-        self._obeyed = number
+        self._answered = max(self._answered, number)
+        if self._obeyed is not None:  # else slots were taken meanwhile
+            self._obeyed = number
 
     async def ask(
         self, name: str, arguments: Mapping[str, object], *, agent: str | None = None
@@ -166,7 +174,7 @@ class PostgresAgents:
             raise self._db.unreachable(error) from None
 
     async def last_command(self) -> int:
-        return await self._asked(lambda db: db.fetchval(sql.LAST_COMMAND))
+        return self._db.began_after
 
     async def last_of(self, names: Sequence[str]) -> str | None:
         return await self._asked(lambda db: db.fetchval(sql.LAST_OF, list(names)))

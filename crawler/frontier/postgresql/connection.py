@@ -127,6 +127,7 @@ class PostgresConnection:
         self._connection: asyncpg.Connection | None = None
         self._backend: tuple[Any, ...] = ()  # process id and start of the server's process
         self.incarnation = 0
+        self.began_after = 0  # the last command before others could see that this agent lives
         self._jobs = asyncio.Lock()
         self._running: set[asyncio.Task[Any]] = set()
         self.state = AgentState()
@@ -148,6 +149,7 @@ class PostgresConnection:
                 self.incarnation = await self.fetchval(
                     sql.TAKE_AGENT, self.agent, process_name(), self._rules, self._lease_s
                 )
+                self.began_after = await self.fetchval(sql.LAST_COMMAND)
                 await self.run(sql.ADD_SETTLED, self.agent)
                 await self.run(sql.HOLD_SLOTS, self.agent, self.incarnation)
             await self.run(sql.NAME_SESSION, session_of(self.agent, self.incarnation))

@@ -194,6 +194,32 @@ async def test_a_command_reaches_who_was_not_there(stack: AsyncExitStack) -> Non
     assert [name for _, name, _ in await other.agents.commands()] == ["requeue"]
 
 
+async def test_a_command_while_an_agent_joins_is_answered_by_it(stack: AsyncExitStack) -> None:
+    """Whether it owns slots already or not."""
+    dsn = new_database()
+    one, other = await opened(stack, dsn, "a"), await opened(stack, dsn, "b")
+    asking = asyncio.create_task(one.agents.ask("block", {"name": "x.test"}))
+    while not (told := await one.agents.commands()):
+        await asyncio.sleep(0)
+    await one.agents.answer(told[0][0], {"result": None}, one.agents.own)
+    await give(one, other, range(10))
+    ((number, name, _),) = await other.agents.commands()
+    await other.agents.answer(number, {"result": None}, other.agents.own)
+    assert (name, await asking) == ("block", {"a": {"result": None}, "b": {"result": None}})
+
+
+async def test_slots_taken_while_a_command_is_carried_out_do_not_miss_it(stack: AsyncExitStack) -> None:
+    one, other = await two(stack)
+    asking = asyncio.create_task(one.agents.ask("forget", {}, agent="b"))
+    while not (told := await other.agents.commands()):
+        await asyncio.sleep(0)
+    before = list(other.agents.own)
+    await give(one, other, range(SLOTS // 2, SLOTS))
+    await other.agents.answer(told[0][0], {"result": None}, before)
+    await asking
+    assert [number for number, *_ in await other.agents.commands()] == [told[0][0]]
+
+
 async def test_parts_of_a_limit_are_given_out_once(stack: AsyncExitStack) -> None:
     """Never more than the limit, and what one that leaves did not use goes to others."""
     one, other = await two(stack)
