@@ -269,6 +269,7 @@ class Engine:
                 on_event=observer.event,
                 on_links=self._links_came,
                 on_scope=self._scope_widened,
+                on_slots=self.rounds.look_again,
                 status=self._status_text,
             )
             self.scheduler.pause_reason = self.fleet.pause_reason

@@ -65,6 +65,7 @@ class Fleet:
         on_event: OnEvent,
         on_links: Callable[[Receipt], None],
         on_scope: Callable[[list[str]], None],
+        on_slots: Callable[[], Awaitable[None]],
         status: Callable[[], str],
     ) -> None:
         self._agents = agents
@@ -76,6 +77,7 @@ class Fleet:
         self._on_event = on_event
         self._on_links = on_links
         self._on_scope = on_scope
+        self._on_slots = on_slots
         self._status = status
         self.ownership = Ownership(agents.name, agents.lease_s)
         self._giving: set[int] = set()  # slots that are given back as soon as nothing of them is in memory
@@ -203,6 +205,7 @@ class Fleet:
             await self._obey_all()  # what was taken down or blocked meanwhile gets no request
         scheduler.workbench.took(slots)
         await scheduler.due_urls.look_again()
+        await self._on_slots()
         self._reevaluation.load(await self._frontier.sweep())
         self._reevaluation.read_marks()
         own = len(self._agents.own)

@@ -89,6 +89,7 @@ class Rounds:
         self._clock = clock
         self._on_event = on_event
         self._begun = asyncio.Event()
+        self._restarts = 0
 
     def load(self, last: Round | None) -> None:
         """Go on with the last round of the store, if it is under way."""
@@ -112,6 +113,17 @@ class Rounds:
         self._begun.set()
         return self.current
 
+    async def look_again(self) -> None:
+        """Queue from the beginning if a round is under way: there are URLs that were of another agent. Raises
+        FrontierFull.
+        """
+        if (current := self.current) is not None and current.is_under_way:
+            self._restarts += 1
+            last_id = max(current.last_id, await self._frontier.last_url_id())
+            await self._frontier.put_round(replace(current, last_id=last_id, queued_to=0))
+            self.current = replace(self.current or current, last_id=last_id, queued_to=0)
+            self._begun.set()
+
     async def run(self) -> None:
         """Queue the URLs of rounds, slice by slice, until cancelled."""
         while True:
@@ -132,6 +144,7 @@ class Rounds:
         """
         if (current := self.current) is None or not self.is_queueing:
             return
+        restarts = self._restarts
         selection = UrlSelection(_ENDS, not_visited=(current.started_at, self._clock.now()))
         found, after = await self._frontier.settled_urls(selection, after=current.queued_to)
         rows = await self._frontier.host_rows_of({one.host_id for one in found})
@@ -139,8 +152,12 @@ class Rounds:
         open_hosts = {row.id for row in rows if covers(row.origin.host) is None}
         ids = [one.id for one in found if one.id <= current.last_id and one.host_id in open_hosts]
         self._scheduler.requeued(await self._frontier.queue_urls(ids, states=_ENDS))
+        if restarts != self._restarts:  # this slice may be without those that came
+            return
         queued_to = current.last_id if after is None else min(after, current.last_id)
         await self._frontier.put_round(replace(current, queued_to=queued_to))
+        if restarts != self._restarts:
+            return
         self.current = replace(self.current or current, queued_to=queued_to)
 
     def counts_with(self, settlements: Iterable[Settlement]) -> RoundCounts | None:

@@ -65,6 +65,7 @@ class Agent:
             on_event=lambda name, fields: None,
             on_links=lambda receipt: None,
             on_scope=lambda places: None,
+            on_slots=self.look_again,
             status=lambda: "",
         )  # fmt: skip
         self.task = asyncio.create_task(self._live())

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -113,6 +114,31 @@ def test_an_interrupted_round_goes_on_where_it_stopped(requests: int, again: boo
     assert requested(begun, rest) == Counter([ROOT, *PAGES])
     assert round_of(rest).counts == RoundCounts(visited=41, unchanged=41)
     assert (round_of(rest).number, round_of(rest).is_under_way) == (1, False)
+
+
+def test_a_round_takes_in_what_was_of_another_agent_when_it_began() -> None:
+    """What it queued or visited before is not visited twice."""
+    frontier = MemoryFrontier()
+    crawled(WEB, frontier)
+
+    async def main() -> Harness:
+        harness = Harness(ROOT, politeness=AT_ONCE, frontier=frontier, web=dict(WEB), engine=ENGINE)
+        recovered = await frontier.open()
+        begun = await begin_round(frontier, None, now=harness.clock.now())
+        empty = replace(begun, last_id=0)  # of an agent without slots
+        await frontier.put_round(empty)
+        await harness.engine.open(recovered)
+        harness.engine.rounds.load(empty)
+        assert not harness.engine.rounds.is_queueing
+        running = asyncio.create_task(harness.engine.run())
+        for _ in range(2):
+            await harness.engine.rounds.look_again()
+            await elapse(0.05)
+        await running
+        await harness.close()
+        return harness
+
+    assert requested(run(main())) == Counter([ROOT, *PAGES])
 
 
 def test_a_round_that_was_done_when_it_was_killed_is_over() -> None:
