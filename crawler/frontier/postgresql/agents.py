@@ -17,7 +17,14 @@ import orjson
 from crawler.core.ownership import AgentSeen, is_over
 from crawler.frontier.base import FrontierError, FrontierLocked, FrontierUnreachable, Look, Receipt, Totals
 from crawler.frontier.postgresql import sql
-from crawler.frontier.postgresql.connection import SESSION_OF_READER, PostgresConnection, address_of, session_of
+from crawler.frontier.postgresql.connection import (
+    CONNECTION_ERRORS,
+    SESSION_OF_READER,
+    PostgresConnection,
+    address_of,
+    connect_failed,
+    session_of,
+)
 from crawler.frontier.postgresql.fleet_control import ask
 from crawler.frontier.postgresql.inbox import inbox_urls
 from crawler.frontier.postgresql.writer import PostgresWriter, slot_of_host
@@ -236,7 +243,7 @@ async def snapshot(dsn: str, password: str | None) -> "AsyncIterator[asyncpg.Con
     """A connection that reads a database as it is at one moment, also while a crawl runs. Raises FrontierError."""
     try:
         connection = await asyncpg.connect(dsn or None, password=password, server_settings=SESSION_OF_READER)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except CONNECTION_ERRORS as error:
         words = str(error).splitlines()[0] if not isinstance(error, asyncpg.InvalidPasswordError) else "wrong password"
         raise FrontierUnreachable(f"{address_of(dsn)} cannot be used: {words}") from None
     try:
@@ -246,6 +253,8 @@ async def snapshot(dsn: str, password: str | None) -> "AsyncIterator[asyncpg.Con
         raise FrontierError(f"{address_of(dsn)} has no crawl") from None
     except asyncpg.UndefinedColumnError:
         raise FrontierError(f"{address_of(dsn)} is of an older version: start its crawl once") from None
+    except CONNECTION_ERRORS as error:
+        raise connect_failed(dsn, error) from None
     finally:
         await connection.close()
 

@@ -76,6 +76,9 @@ _LOST: Final = (
     asyncpg.ReadOnlySQLTransactionError,  # a server that became a standby
 )
 
+# What a program beside the crawl meets that cannot connect, may not read, or loses its connection.
+CONNECTION_ERRORS: Final = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
@@ -401,6 +404,12 @@ class PostgresConnection:
                 return FrontierFull(f"{self.address} cannot store: {_words(error)}")
             case asyncpg.TransactionRollbackError() | asyncpg.QueryCanceledError():
                 return FrontierFull(f"{self.address} did not store: {_words(error)}")
+            case (
+                asyncpg.InvalidCatalogNameError()  # it was dropped or renamed
+                | asyncpg.InvalidAuthorizationSpecificationError()  # of which a wrong password is one
+                | asyncpg.InsufficientPrivilegeError()
+            ):
+                return FrontierFull(f"{self.address} cannot be used: {_words(error)}")
             case asyncpg.DataCorruptedError() | asyncpg.IndexCorruptedError() | asyncpg.UndefinedTableError():
                 return FrontierCorrupt(f"{self.address} is damaged: {_words(error)}")
             case _:

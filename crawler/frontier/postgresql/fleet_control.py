@@ -9,7 +9,13 @@ import asyncpg
 import orjson
 
 from crawler.frontier.postgresql import sql
-from crawler.frontier.postgresql.connection import LOCK, SESSION_OF_READER, connect_failed, process_name
+from crawler.frontier.postgresql.connection import (
+    CONNECTION_ERRORS,
+    LOCK,
+    SESSION_OF_READER,
+    connect_failed,
+    process_name,
+)
 
 ASK_S: Final = 0.1  # between two looks for answers
 Answers = dict[str, dict[str, Any]]
@@ -36,10 +42,12 @@ async def ask(
 async def _connected(dsn: str, password: str | None) -> AsyncIterator[asyncpg.Connection]:
     try:
         db = await asyncpg.connect(dsn or None, password=password, timeout=10, server_settings=SESSION_OF_READER)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except CONNECTION_ERRORS as error:
         raise connect_failed(dsn, error) from None
     try:
         yield db
+    except CONNECTION_ERRORS as error:
+        raise connect_failed(dsn, error) from None
     finally:
         await db.close()
 

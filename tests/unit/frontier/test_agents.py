@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from crawler.core.url import SLOTS
-from crawler.frontier.base import FrontierFull, FrontierLocked, FrontierMismatch, Leaving, Wanted
+from crawler.frontier.base import FrontierFull, FrontierLocked, FrontierMismatch, FrontierUnreachable, Leaving, Wanted
+from crawler.frontier.postgresql.agents import read_fleet
+from crawler.frontier.postgresql.fleet_control import session
 from crawler.frontier.postgresql.store import PostgresFrontier
 from crawler.frontier.postgresql.writer import slot_of_host
 from tests.support.frontiers import NOW, batch, found, links, visit
-from tests.support.postgresql import new_database
+from tests.support.postgresql import new_database, shared_server
 
 HOSTS = [f"https://www.site{n}.test/" for n in range(40)]
 
@@ -218,6 +220,17 @@ async def test_slots_taken_while_a_command_is_carried_out_do_not_miss_it(stack: 
     await other.agents.answer(told[0][0], {"result": None}, before)
     await asking
     assert [number for number, *_ in await other.agents.commands()] == [told[0][0]]
+
+
+async def test_a_user_without_rights_is_told_so(stack: AsyncExitStack) -> None:
+    one = await opened(stack, new_database(), "a")
+    shared_server().execute("CREATE USER powerless")
+    dsn = one.connection._dsn.replace("crawler@", "powerless@")
+    with pytest.raises(FrontierUnreachable, match="permission denied"):
+        await read_fleet(dsn)
+    with pytest.raises(FrontierUnreachable, match="permission denied"):
+        async with session(dsn, None) as ask:
+            await ask("pause", {})
 
 
 async def test_parts_of_a_limit_are_given_out_once(stack: AsyncExitStack) -> None:

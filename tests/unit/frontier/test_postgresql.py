@@ -222,6 +222,21 @@ async def test_a_server_that_is_away_stores_nothing_and_comes_back(own_server: S
     await frontier.close(clean=True)
 
 
+async def test_a_database_that_is_renamed_is_away_until_it_is_back() -> None:
+    frontier = PostgresFrontier(dsn := new_database())
+    await frontier.open()
+    await seeded(frontier)
+    task, server = await first_task(frontier), shared_server()
+    server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name_of(dsn)}'")
+    server.execute(f"ALTER DATABASE {name_of(dsn)} RENAME TO away")
+    with pytest.raises(FrontierFull, match="does not exist"):
+        await frontier.settle(settling(task))
+    server.execute(f"ALTER DATABASE away RENAME TO {name_of(dsn)}")
+    await frontier.settle(settling(task))
+    assert frontier.totals().done == 1
+    await frontier.close(clean=True)
+
+
 async def test_an_agent_that_was_taken_over_stores_nothing_more(frontier: PostgresFrontier, dsn: str) -> None:
     """Its transactions fail."""
     await seeded(frontier)
