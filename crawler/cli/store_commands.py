@@ -227,11 +227,14 @@ def forget(
         result = with_store(crawl, store)
     for one in result["forgotten"]:
         _print_forgotten(**one)
+    missed = any(not one["urls"] and not one["again"] for one in result["forgotten"])
+    if control is not None and not crawl.paths.output.is_dir():  # no agent of this machine
+        say(f"{crawl.paths.output} is not here: the same command where the files of the agents are lists their records")
+        return Exit.FINDINGS if missed else Exit.OK
     listed = write_list(crawl.with_file().paths, [] if no_scan else wanted, forgotten=wanted, now=time.time())
     click.echo(f"{count(listed.new, 'new record')} to remove, {count(listed.records)} in all, in {listed.path}")
     for problem in listed.problems:
         say(problem)
-    missed = any(not one["urls"] and not one["again"] for one in result["forgotten"])
     return Exit.FINDINGS if listed.problems or missed else Exit.OK
 
 
