@@ -5,16 +5,19 @@ and no host gets two requests within its delay. (By the server's log and the fil
 import json
 import random
 import signal
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import quote
 
 import pytest
 
-from tests.support.agents import LEASE_S, Agents, breaches, domains
+from tests.support.agents import LEASE_S, Agents, address_of, breaches, domains
 from tests.support.commands import TIMEOUT_S
 from tests.support.nginx import Site, nginx
 from tests.support.postgresql import Server, new_database, shared_server
@@ -143,3 +146,85 @@ def test_a_database_that_is_killed_and_comes_back_loses_nothing(tmp_path: Path, 
         finally:
             database.stop(at_once=True)
         assert_whole(agents)
+
+
+class Valve:
+    """Between an agent and the database: it may be shut, as by a firewall that drops packets, and slow."""
+
+    def __init__(self, server: Server, folder: Path, *, delay_s: float = 0.0) -> None:
+        self._to = server.folder / ".s.PGSQL.5432"
+        self._delay_s = delay_s
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(folder / ".s.PGSQL.5432"))
+        self._listener.listen()
+        self.folder = folder
+        self.is_open = threading.Event()
+        self.is_open.set()
+        self._sockets: list[socket.socket] = [self._listener]
+        self._threads: list[threading.Thread] = []
+        self._run(self._accept)
+
+    def _run(self, target: Callable[..., None], *values: object) -> None:
+        self._threads.append(threading.Thread(target=target, args=values, daemon=True))
+        self._threads[-1].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.socket(socket.AF_UNIX)
+                self._sockets += [client, server]
+                server.connect(str(self._to))
+                for source, target in ((client, server), (server, client)):
+                    self._run(self._pass, source, target)
+
+    def _pass(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                self.is_open.wait()
+                time.sleep(self._delay_s)
+                target.sendall(data)
+        for one in (source, target):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.is_open.set()
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for one in self._sockets:
+            one.close()
+
+
+def test_an_agent_that_is_cut_off_stops_before_others_take_over(tmp_path: Path) -> None:
+    """Its connections stay open and say nothing for longer than its lease; another one's are slow."""
+    with (
+        TemporaryDirectory() as cut_folder, TemporaryDirectory() as slow_folder,
+        nginx(Site(dict.fromkeys(domains(24), 60))) as server,
+    ):  # fmt: skip
+        dsn = new_database()
+        valves = [Valve(shared_server(), Path(cut_folder)), Valve(shared_server(), Path(slow_folder), delay_s=0.02)]
+        agents = Agents.of(tmp_path, server, dsn, 3)
+        for crawl, valve in zip(agents.crawls, valves, strict=False):
+            text = crawl.config.read_text()
+            to, through = (quote(str(one.folder), safe="") for one in (shared_server(), valve))
+            crawl.config.write_text(text.replace(to, through))
+        try:
+            with running(agents) as one:
+                after_requests(agents, one, len(agents.wanted()) // 4, valves[0].is_open.clear)
+                cut_at = time.time()
+                while time.time() < cut_at + 2 * LEASE_S:
+                    one.look()
+                    time.sleep(0.05)
+                valves[0].is_open.set()
+                opened_at = time.time()
+                assert set(one.end()) == {"empty"}
+        finally:
+            for valve in valves:
+                valve.close()
+        assert_whole(agents)
+        ours = [one.begin_ms / 1000 for one in agents.server.requests() if one.address == address_of(1)]
+        assert [at for at in ours if cut_at + LEASE_S < at < opened_at] == []
