@@ -29,7 +29,7 @@ from crawler.core.outcomes import outcomes_text, urls_text
 from crawler.core.url import SLOTS
 
 if TYPE_CHECKING:
-    from crawler.frontier.postgresql.agents import FleetView
+    from crawler.frontier.postgresql.fleet_control import FleetView
 
 LABEL_WIDTH: Final = 13
 _IN_FLIGHT_SHOWN: Final = 5
@@ -173,7 +173,7 @@ def fleet_command(config: Path | None, overrides: tuple[str, ...], output: Path 
 
     It reads the database alone, from any machine. Exit code 69 if no agent lives.
     """
-    from crawler.frontier.postgresql.agents import read_fleet  # its library is an extra
+    from crawler.frontier.postgresql.fleet_control import read_fleet  # its library is an extra
 
     found = fleet_json(asyncio.run(read_fleet(*find_database(config, overrides, output))))
     if as_json:

@@ -24,11 +24,12 @@ from crawler.core.formatting import count
 from crawler.core.ownership import ONLY_AGENT, SLOT_BITS, slot_in
 from crawler.core.url import name_hash
 from crawler.frontier.base import BlockedHost, FrontierError, FrontierLocked
-from crawler.frontier.postgresql.agents import snapshot, summed
 from crawler.frontier.postgresql.connection import LOCK, SESSION_OF_READER, address_of
+from crawler.frontier.postgresql.fleet_control import snapshot, summed
+from crawler.frontier.postgresql.readiness import KEY_MODE
+from crawler.frontier.postgresql.slots import CRAWL, end_of, key_id_of, made_id, slot_of_host
 from crawler.frontier.postgresql.sql import BLOCKS, INBOX, LIVING
 from crawler.frontier.postgresql.store import PostgresFrontier
-from crawler.frontier.postgresql.writer import CRAWL, KEY_MODE, end_of, key_id_of, made_id, slot_of_host
 from crawler.frontier.rows import KEY_NAMES, MARKS
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.database import Database

@@ -117,7 +117,7 @@ async def every_host(frontier: Frontier) -> list[HostRow]:
 
 def slice_of(monkeypatch: pytest.MonkeyPatch, urls: int) -> None:
     """Let each slice of a long change have so many URLs."""
-    for writer in ("sqlite.writer.REQUEUE_SLICE", "postgresql.writer.REQUEUE_SLICE"):
+    for writer in ("sqlite.writer.REQUEUE_SLICE", "postgresql.maintenance.REQUEUE_SLICE"):
         monkeypatch.setattr(f"crawler.frontier.{writer}", urls)
 
 
@@ -1177,7 +1177,7 @@ async def test_a_forgotten_host_is_closed_under_every_scheme_and_port(
 ) -> None:
     """Its URLs are erased, in slices; no URL of it is stored again, also after a restart."""
     monkeypatch.setattr("crawler.frontier.sqlite.maintenance.ERASE_SLICE", 3)
-    monkeypatch.setattr("crawler.frontier.postgresql.writer.ERASE_SLICE", 3)
+    monkeypatch.setattr("crawler.frontier.postgresql.maintenance.ERASE_SLICE", 3)
     ours = [*(f"https://a.example/{n}" for n in range(7)), "http://a.example/", "https://a.example:8443/"]
     robots = RobotsRecord("allow", 404, None, NOW, NOW + 60)
     async with store.opened() as (frontier, _):

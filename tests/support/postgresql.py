@@ -52,8 +52,8 @@ from crawler.frontier.base import (
     UrlSelection,
     Wanted,
 )
+from crawler.frontier.postgresql.slots import end_of, key_id_of
 from crawler.frontier.postgresql.store import PostgresFrontier
-from crawler.frontier.postgresql.writer import end_of, key_id_of
 from crawler.frontier.rows import NewRows
 from tests.support.frontiers import Store
 
@@ -396,7 +396,7 @@ class Numbered:
     async def open(self) -> Recovered:
         recovered = await self.inner.open()
         await self._learn()
-        return recovered
+        return replace(recovered, now_at=None)  # other stores have no clock
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.inner, name)

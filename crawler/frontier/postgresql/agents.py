@@ -1,48 +1,161 @@
 """An agent among others that share its database: its lease, and what it takes over and gives back (`base.Agents`).
 
-Renewals and looks have a connection of their own, so that they wait for no settlement. `read_fleet` is for programs
-beside the crawl, of any machine that reaches the database.
+Renewals, looks and commands have a connection of their own, so that they wait for no settlement.
 """
 
 import asyncio
 import contextlib
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import asyncpg
 import orjson
 
 from crawler.core.ownership import AgentSeen, is_over
-from crawler.frontier.base import FrontierError, FrontierLocked, FrontierUnreachable, Look, Receipt, Totals
+from crawler.frontier.base import FrontierLocked, Look, Receipt
 from crawler.frontier.postgresql import sql
-from crawler.frontier.postgresql.connection import (
-    CONNECTION_ERRORS,
-    SESSION_OF_READER,
-    PostgresConnection,
-    address_of,
-    connect_failed,
-    session_of,
-)
+from crawler.frontier.postgresql.connection import LOCK, PostgresConnection, columns, session_of
 from crawler.frontier.postgresql.fleet_control import ask
-from crawler.frontier.postgresql.inbox import inbox_urls
-from crawler.frontier.postgresql.writer import PostgresWriter, slot_of_host
-from crawler.frontier.rows import totals_from
+from crawler.frontier.postgresql.insertions import INBOX_AT_ONCE, inbox_urls
+from crawler.frontier.postgresql.slots import ALL_SLOTS, DATED_ALL, slot_of_host
+from crawler.frontier.postgresql.writer import PostgresWriter
+from crawler.frontier.rows import counters_from
 
 T = TypeVar("T")
 _ANSWER_S: Final = 5.0  # a server that takes longer for a look is as good as away
-_COUNT_MS: Final = 3_000  # the queued URLs of each agent are counted for so long
+
+
+class SlotTransactions:
+    """The transactions about slots, the inbox and what agents share: jobs of `PostgresConnection.job`."""
+
+    def __init__(self, writer: PostgresWriter) -> None:
+        self._writer = writer
+        self._db = writer.db
+        self.slots = writer.slots
+        self._urls = writer.urls
+        self._values = writer.values
+
+    async def is_alone(self) -> bool:
+        """Whether all other agents have left."""
+        return all(row[3] for row in await self._db.rows(sql.AGENTS) if row[0] != self._db.agent)
+
+    async def take(self, slots: Sequence[int]) -> list[int]:
+        """Own those of these slots that are free. Returns those that another agent owned last.
+
+        Ids that are made from now on are above all others, so that they are above those of the slots.
+        """
+        db = self._db
+        async with db.transaction() as pending:
+            rows = await db.rows(sql.TAKE_SLOTS, db.agent, db.incarnation, list(slots))
+            taken = [row[0] for row in rows]
+            await db.run(sql.END_ACTIVITY, taken)
+            last_host, last_url, schedule_at = (await db.rows(sql.HIGHEST))[0]
+            state = db.state
+            pending.replace(
+                last_host=max(state.last_host, last_host),
+                last_url=max(state.last_url, last_url),
+                schedule_at=max(state.schedule_at, schedule_at),
+            )
+            await self._urls.load_forgotten_hosts()
+            error_page_hosts = await self._urls.error_page_hosts(taken)
+            for before in {row[2] for row in rows if not row[1]}:
+                await self._go_on_for(before)
+        self.slots.take(taken)
+        self._urls.know_error_pages(error_page_hosts)
+        return [slot for slot, was_ours, _ in rows if not was_ours]
+
+    async def _go_on_for(self, before: str) -> None:
+        """Begin what the former owner of slots may not have ended in them: re-evaluation by new rules, and dates for
+        revisits.
+        """
+        rules = await self._values.get(self._values.named("rules"))
+        is_swept = await self._value_of(before, "rules") == rules
+        if rules is not None and not (is_swept and await self._value_of(before, "sweep") is None):
+            stored = await self._values.get(self._values.named("sweep"))
+            generation = 1 + (0 if stored is None else orjson.loads(stored)[0])
+            last = await self._db.fetchval(sql.LAST_HOST_ID, ALL_SLOTS) or 0
+            await self._values.put(self._values.named("sweep"), orjson.dumps((generation, 0, last)))
+        has_dates = await self._values.get(self._values.named("dated")) is not None
+        if has_dates and await self._value_of(before, "dated") != DATED_ALL:
+            await self._values.put(self._values.named("dated"), b"0")
+
+    async def _value_of(self, agent: str, name: str) -> bytes | None:
+        return await self._values.get(self._values.named_of(agent, name))
+
+    async def give_back(self, slots: Sequence[int]) -> None:
+        """Own these slots no more. Nothing of them is in memory."""
+        async with self._db.transaction():
+            await self._db.run(sql.END_ACTIVITY, list(slots))
+            await self._db.run(sql.FREE, self._db.agent, list(slots))
+        self.slots.give_back(slots)
+
+    async def disown(self, agent: str, incarnation: int, renewal: int) -> bool:
+        """Take the slots of an agent away that is gone, unless it renewed its lease meanwhile. Returns whether it was
+        so.
+        """
+        async with self._db.transaction():
+            if await self._db.fetchval(sql.DISOWN, agent, incarnation, renewal) is None:
+                return False
+            await self._db.run(sql.FREE_ALL, agent)
+            await self._db.run(sql.END_ALLOTMENT, agent)
+        return True
+
+    async def leave(self, *, clean: bool) -> None:
+        """Give up all slots, as the last transaction. `clean`: nothing was in flight."""
+        db = self._db
+        async with db.transaction() as pending:
+            pending.replace(clean=clean)
+            await db.run(sql.END_ACTIVITY, list(self.slots.owned))
+            await db.run(sql.FREE_ALL, db.agent)
+            await db.run(sql.LEAVE, db.agent, db.incarnation)
+            used = counters_from(db.state.counters).urls_fetched
+            pending.replace(allotted=min(db.state.allotted, used))
+
+    async def rest(self) -> None:
+        """Store that this agent has nothing left to do."""
+        if not self._db.state.is_idle:
+            async with self._db.transaction() as pending:
+                used = counters_from(self._db.state.counters).urls_fetched
+                pending.replace(is_idle=True, allotted=min(self._db.state.allotted, used))
+
+    async def allot(self, limit: int, wanted: int) -> int:
+        """Have up to `wanted` more of the first attempts of `limit` (scope.max_urls), which all agents share. Returns
+        the number that this agent may make in all.
+        """
+        async with self._db.transaction() as pending:
+            await self._db.run("SELECT pg_advisory_xact_lock($1::integer, 2)", LOCK)
+            left = limit - (await self._db.fetchval(sql.ALLOTTED) or 0)
+            used = max(self._db.state.allotted, counters_from(self._db.state.counters).urls_fetched)
+            pending.replace(allotted=used + max(0, min(wanted, left)), is_idle=self._db.state.is_idle)
+        return self._db.state.allotted
+
+    async def empty_inbox(self, now: float, hint_after_s: float | None) -> Receipt | None:
+        """Store URLs that other agents found in slots of this one. None: there were none."""
+        rows = await self._db.rows(sql.TAKE_INBOX, self.slots.read, INBOX_AT_ONCE)
+        if not rows:
+            return None
+        found = [one for row in rows for one in inbox_urls(row[2])]
+        async with self._writer.change() as change:
+            new = await self._urls.insert(found, change, hint_after_s)
+            await self._db.run(sql.END_INBOX, *columns([(row[0], row[1]) for row in rows], 2))
+        return change.receipt([len(new)])
+
+    async def count_others(self) -> None:
+        """Read the totals of other agents, and what was taken down by name."""
+        await self._writer.count_others()
+        await self._urls.load_forgotten_hosts()
 
 
 class PostgresAgents:
-    """See `base.Agents`. `writer` returns the writer of the open store."""
+    """See `base.Agents`. `transactions` returns those of the open store."""
 
-    def __init__(self, connection: PostgresConnection, lease_s: float, writer: Callable[[], PostgresWriter]) -> None:
+    def __init__(
+        self, connection: PostgresConnection, lease_s: float, transactions: Callable[[], SlotTransactions]
+    ) -> None:
         self.name = connection.agent
         self.lease_s = lease_s
         self._db = connection
-        self._writer = writer
+        self._of_store = transactions
         self._connection: asyncpg.Connection | None = None
         self._lock = asyncio.Lock()
         self._obeyed: int | None = None  # the last command that was carried out for all own slots
@@ -87,14 +200,14 @@ class PostgresAgents:
 
     @property
     def own(self) -> Sequence[int]:
-        return self._writer().slots
+        return self._of_store().slots.read
 
     @property
     def owns_all(self) -> bool:
-        return self._writer().owns_all
+        return self._of_store().slots.owns_all
 
     async def count(self) -> None:
-        await self._job(lambda: self._writer().count_others())
+        await self._job(lambda: self._of_store().count_others())
 
     async def scope_hosts(self) -> list[str]:
         return await self._asked(self._scope_hosts)
@@ -104,26 +217,26 @@ class PostgresAgents:
         return [row[0] for row in await db.fetch(sql.SCOPE_HOSTS)]
 
     async def disown(self, agent: AgentSeen) -> bool:
-        writer = self._writer()
+        store = self._of_store()
         # What it has begun holds the row of its agent.
         session = session_of(agent.name, agent.incarnation)
         seen = agent.name, agent.incarnation, agent.renewal
         await self._job(lambda: self._db.run(sql.END_BACKENDS, session, *seen))
-        return await self._job(lambda: writer.disown(*seen))
+        return await self._job(lambda: store.disown(*seen))
 
     async def take(self, slots: Collection[int]) -> list[int]:
-        foreign = await self._job(lambda: self._writer().take_slots(sorted(slots)))
+        foreign = await self._job(lambda: self._of_store().take(sorted(slots)))
         self._takes, self._obeyed = self._takes + 1, None  # they may have been without an owner when a command came
         return foreign
 
     def stop_reading(self, slots: Collection[int]) -> None:
-        self._writer().stop_reading(slots)
+        self._of_store().slots.stop_reading(slots)
 
     async def give_back(self, slots: Collection[int]) -> None:
-        await self._job(lambda: self._writer().give_back(sorted(slots)))
+        await self._job(lambda: self._of_store().give_back(sorted(slots)))
 
     async def empty_inbox(self, *, now: float, hint_after_s: float | None) -> Receipt | None:
-        return await self._job(lambda: self._writer().empty_inbox(now, hint_after_s))
+        return await self._job(lambda: self._of_store().empty_inbox(now, hint_after_s))
 
     @property
     def transactions(self) -> int:
@@ -133,7 +246,7 @@ class PostgresAgents:
         async def is_done() -> bool:
             if self._db.state.number != transactions:
                 return False
-            await self._writer().rest()
+            await self._of_store().rest()
             rows = await self._db.rows(sql.WHO_IS_IDLE)
             owners = {agent: is_idle for agent, is_free, is_idle, *_ in rows if not is_free}
             return is_over(owners, sum(slots for _, is_free, _, slots, _ in rows if is_free), rows[0][4])
@@ -141,7 +254,7 @@ class PostgresAgents:
         return await self._job(is_done)
 
     def owns_host(self, name: str) -> bool:
-        return slot_of_host(name) in self._writer().owned
+        return slot_of_host(name) in self._of_store().slots.owned
 
     async def commands(self) -> list[tuple[int, str, dict[str, Any]]]:
         async def read(db: asyncpg.Connection) -> list[tuple[int, str, dict[str, Any]]]:
@@ -194,113 +307,7 @@ class PostgresAgents:
         return self._db.state.allotted
 
     async def allot(self, limit: int, wanted: int) -> int:
-        return await self._job(lambda: self._writer().allot(limit, wanted))
+        return await self._job(lambda: self._of_store().allot(limit, wanted))
 
     async def _job(self, job: Callable[[], Awaitable[T]]) -> T:
         return await self._db.job(job)
-
-
-# -- for programs beside the crawl
-
-
-@dataclass(frozen=True, slots=True)
-class AgentView:
-    """An agent. `renewed_s`: age of its last renewal. `queued`: URLs of its slots, None if counting them takes long.
-    `inbox_urls`: what others found for it and it did not take in yet. `status`: its last `progress`, and the `state` of
-    its crawl.
-    """
-
-    name: str
-    process: str
-    has_left: bool
-    lease_s: float
-    renewed_s: float
-    slots: int
-    inbox_urls: int
-    queued: int | None
-    status: Mapping[str, Any]
-
-    @property
-    def lives(self) -> bool:
-        return not self.has_left and self.renewed_s <= self.lease_s
-
-
-@dataclass(frozen=True, slots=True)
-class FleetView:
-    """All agents of a database. `inbox_waits_s`: age of the first URL in the inbox. `pages`: since the crawl began."""
-
-    address: str
-    agents: Sequence[AgentView]
-    free_slots: int
-    inbox_urls: int
-    inbox_waits_s: float
-    totals: Totals
-    pages: int
-
-
-@contextlib.asynccontextmanager
-async def snapshot(dsn: str, password: str | None) -> "AsyncIterator[asyncpg.Connection]":
-    """A connection that reads a database as it is at one moment, also while a crawl runs. Raises FrontierError."""
-    try:
-        connection = await asyncpg.connect(dsn or None, password=password, server_settings=SESSION_OF_READER)
-    except CONNECTION_ERRORS as error:
-        words = str(error).splitlines()[0] if not isinstance(error, asyncpg.InvalidPasswordError) else "wrong password"
-        raise FrontierUnreachable(f"{address_of(dsn)} cannot be used: {words}") from None
-    try:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            yield connection
-    except asyncpg.UndefinedTableError:
-        raise FrontierError(f"{address_of(dsn)} has no crawl") from None
-    except asyncpg.UndefinedColumnError:
-        raise FrontierError(f"{address_of(dsn)} is of an older version: start its crawl once") from None
-    except CONNECTION_ERRORS as error:
-        raise connect_failed(dsn, error) from None
-    finally:
-        await connection.close()
-
-
-def summed(texts: Iterable[str]) -> Counter[str]:
-    """Counts as JSON, added up by their names."""
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(orjson.loads(text))
-    return counts
-
-
-async def read_fleet(dsn: str, password: str | None = None) -> FleetView:
-    """Read how the agents of a database stand. Raises FrontierError."""
-    async with snapshot(dsn, password) as connection:
-        rows = await connection.fetch(sql.AGENT_VIEWS)
-        free = await connection.fetchval(sql.SLOTS_FREE)
-        _, urls = await connection.fetchrow(sql.INBOX)
-        first = await connection.fetchrow(sql.INBOX_FIRST)
-        settled = await connection.fetch(sql.ALL_SETTLED)
-        queued: dict[str, int] | None = None
-        with contextlib.suppress(asyncpg.QueryCanceledError):
-            async with connection.transaction():
-                await connection.execute(f"SET LOCAL statement_timeout = {_COUNT_MS}")
-                queued = dict(await connection.fetch(sql.QUEUED_OF_AGENTS))
-    waits_s = 0.0 if first is None else max(0.0, first[1] - min(found[2] for found in inbox_urls(first[0])))
-    counts = summed(totals for totals, *_ in settled if totals is not None)
-    return FleetView(
-        address_of(dsn),
-        [
-            AgentView(
-                name,
-                process,
-                has_left,
-                lease_s,
-                renewed_s,
-                slots,
-                inbox,
-                None if queued is None else queued.get(name, 0),
-                orjson.loads(status or "{}"),
-            )
-            for name, process, has_left, lease_s, renewed_s, slots, inbox, status in rows
-        ],
-        free,
-        urls,
-        waits_s,
-        totals_from(dict(counts), sum(marks for *_, marks in settled)),
-        summed(counters for _, counters, _ in settled if counters is not None)["pages"],
-    )

@@ -452,6 +452,11 @@ def session_of(agent: str, incarnation: int) -> str:
     return f"crawler {agent[:40]} {incarnation}"
 
 
+def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:
+    """Rows as one list for each column."""
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]
+
+
 def connect_failed(dsn: str, error: Exception) -> FrontierUnreachable:
     """What a program says that cannot connect to a database."""
     return FrontierUnreachable(f"{address_of(dsn)} cannot be used: {_words(error)}")

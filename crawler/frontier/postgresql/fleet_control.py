@@ -1,25 +1,38 @@
-"""Commands of operators to the agents of a crawl: rows of the database, which each of them carries out and answers."""
+"""For programs beside the crawl, of any machine that reaches the database: commands of operators, and how agents stand.
+
+A command is a row of the database, which each agent carries out and answers.
+"""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import asyncpg
 import orjson
 
+from crawler.frontier.base import FrontierError, FrontierUnreachable, Totals
 from crawler.frontier.postgresql import sql
 from crawler.frontier.postgresql.connection import (
     CONNECTION_ERRORS,
     LOCK,
     SESSION_OF_READER,
+    address_of,
     connect_failed,
     process_name,
 )
+from crawler.frontier.postgresql.insertions import inbox_urls
+from crawler.frontier.rows import totals_from
 
 ASK_S: Final = 0.1  # between two looks for answers
+_COUNT_MS: Final = 3_000  # the queued URLs of each agent are counted for so long
 Answers = dict[str, dict[str, Any]]
 Ask = Callable[..., Awaitable[Answers]]
+
+
+# -- commands
 
 
 async def ask(
@@ -69,3 +82,109 @@ async def living(dsn: str, password: str | None) -> list[str]:
         if not await db.fetchval("SELECT to_regclass('command') IS NOT NULL"):
             return []
         return [row[0] for row in await db.fetch(sql.LIVING, LOCK)]
+
+
+# -- how agents stand
+
+
+@dataclass(frozen=True, slots=True)
+class AgentView:
+    """An agent. `renewed_s`: age of its last renewal. `queued`: URLs of its slots, None if counting them takes long.
+    `inbox_urls`: what others found for it and it did not take in yet. `status`: its last `progress`, and the `state` of
+    its crawl.
+    """
+
+    name: str
+    process: str
+    has_left: bool
+    lease_s: float
+    renewed_s: float
+    slots: int
+    inbox_urls: int
+    queued: int | None
+    status: Mapping[str, Any]
+
+    @property
+    def lives(self) -> bool:
+        return not self.has_left and self.renewed_s <= self.lease_s
+
+
+@dataclass(frozen=True, slots=True)
+class FleetView:
+    """All agents of a database. `inbox_waits_s`: age of the first URL in the inbox. `pages`: since the crawl began."""
+
+    address: str
+    agents: Sequence[AgentView]
+    free_slots: int
+    inbox_urls: int
+    inbox_waits_s: float
+    totals: Totals
+    pages: int
+
+
+@contextlib.asynccontextmanager
+async def snapshot(dsn: str, password: str | None) -> "AsyncIterator[asyncpg.Connection]":
+    """A connection that reads a database as it is at one moment, also while a crawl runs. Raises FrontierError."""
+    try:
+        connection = await asyncpg.connect(dsn or None, password=password, server_settings=SESSION_OF_READER)
+    except CONNECTION_ERRORS as error:
+        words = str(error).splitlines()[0] if not isinstance(error, asyncpg.InvalidPasswordError) else "wrong password"
+        raise FrontierUnreachable(f"{address_of(dsn)} cannot be used: {words}") from None
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            yield connection
+    except asyncpg.UndefinedTableError:
+        raise FrontierError(f"{address_of(dsn)} has no crawl") from None
+    except asyncpg.UndefinedColumnError:
+        raise FrontierError(f"{address_of(dsn)} is of an older version: start its crawl once") from None
+    except CONNECTION_ERRORS as error:
+        raise connect_failed(dsn, error) from None
+    finally:
+        await connection.close()
+
+
+def summed(texts: Iterable[str]) -> Counter[str]:
+    """Counts as JSON, added up by their names."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(orjson.loads(text))
+    return counts
+
+
+async def read_fleet(dsn: str, password: str | None = None) -> FleetView:
+    """Read how the agents of a database stand. Raises FrontierError."""
+    async with snapshot(dsn, password) as connection:
+        rows = await connection.fetch(sql.AGENT_VIEWS)
+        free = await connection.fetchval(sql.SLOTS_FREE)
+        _, urls = await connection.fetchrow(sql.INBOX)
+        first = await connection.fetchrow(sql.INBOX_FIRST)
+        settled = await connection.fetch(sql.ALL_SETTLED)
+        queued: dict[str, int] | None = None
+        with contextlib.suppress(asyncpg.QueryCanceledError):
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL statement_timeout = {_COUNT_MS}")
+                queued = dict(await connection.fetch(sql.QUEUED_OF_AGENTS))
+    waits_s = 0.0 if first is None else max(0.0, first[1] - min(found[2] for found in inbox_urls(first[0])))
+    counts = summed(totals for totals, *_ in settled if totals is not None)
+    return FleetView(
+        address_of(dsn),
+        [
+            AgentView(
+                name,
+                process,
+                has_left,
+                lease_s,
+                renewed_s,
+                slots,
+                inbox,
+                None if queued is None else queued.get(name, 0),
+                orjson.loads(status or "{}"),
+            )
+            for name, process, has_left, lease_s, renewed_s, slots, inbox, status in rows
+        ],
+        free,
+        urls,
+        waits_s,
+        totals_from(dict(counts), sum(marks for *_, marks in settled)),
+        summed(counters for _, counters, _ in settled if counters is not None)["pages"],
+    )

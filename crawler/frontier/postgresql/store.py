@@ -1,6 +1,7 @@
 """The frontier of one agent: a PostgreSQL database, used through asyncpg on the event loop.
 
-This file opens, recovers, reads and closes the store. `writer` has the transactions, `connection` the connection.
+This file opens, recovers, reads and closes the store. `writer` has the transactions of the crawl, `maintenance` those
+of operators, `agents` those of several agents, `connection` the connection.
 Invariant: work is read from, and rows are changed in, the slots that this agent owns.
 """
 
@@ -10,8 +11,6 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
-
-import orjson
 
 from crawler.core.enums import SinkFileState, UrlState
 from crawler.core.models import (
@@ -55,18 +54,12 @@ from crawler.frontier.base import (
     Wanted,
 )
 from crawler.frontier.postgresql import sql
-from crawler.frontier.postgresql.agents import PostgresAgents
+from crawler.frontier.postgresql.agents import PostgresAgents, SlotTransactions
 from crawler.frontier.postgresql.connection import LEASE_S, PostgresConnection, Row
-from crawler.frontier.postgresql.writer import (
-    ALL_SLOTS,
-    DATED_ALL,
-    LOWEST,
-    UNPARK_SLICE,
-    PostgresWriter,
-    end_of,
-    made_id,
-    slot_of_host,
-)
+from crawler.frontier.postgresql.maintenance import Maintenance
+from crawler.frontier.postgresql.readiness import UNPARK_SLICE
+from crawler.frontier.postgresql.slots import ALL_SLOTS, LOWEST, end_of, made_id, slot_of_host
+from crawler.frontier.postgresql.writer import PostgresWriter
 from crawler.frontier.rows import KEY_RULES_MADE, counters_from, host_row, sample_ranges, task_of, url_row_of
 
 T = TypeVar("T")
@@ -108,8 +101,14 @@ class PostgresFrontier:
         self.connection = PostgresConnection(dsn, agent, password=password, rules=rules, lease_s=lease_s)
         self._lock = lock
         self._politeness_key = politeness_key
+        self._begin()
+        self.agents = PostgresAgents(self.connection, lease_s, lambda: self.slot_transactions)
+
+    def _begin(self) -> None:
+        """Keep nothing in memory."""
         self.writer = PostgresWriter(self.connection)
-        self.agents = PostgresAgents(self.connection, lease_s, lambda: self.writer)
+        self.maintenance = Maintenance(self.writer)
+        self.slot_transactions = SlotTransactions(self.writer)
 
     # -- open and close
 
@@ -137,23 +136,22 @@ class PostgresFrontier:
 
     async def _recover(self) -> Recovered:
         db = self.connection
-        self.writer = writer = PostgresWriter(db)
+        self._begin()
+        writer, values = self.writer, self.writer.values
         before = db.state
-        rules = await writer.value(KEY_RULES_MADE)
+        rules = await values.get(KEY_RULES_MADE)
         if rules is None:
-            await writer.put_value(KEY_RULES_MADE, str(KEY_RULES).encode())
+            await values.store(KEY_RULES_MADE, str(KEY_RULES).encode())
         elif rules != str(KEY_RULES).encode():
             raise FrontierVersion(f"{db.address} has keys of version {rules.decode()}, this program makes {KEY_RULES}")
         await writer.load(self._politeness_key)
-        if await writer.is_alone():
-            await writer.take_slots(ALL_SLOTS)
-        for host in await writer.unfinished():
-            if slot_of_host(host) in writer.owned:
-                await self._finish_forgetting(host)
+        if await self.slot_transactions.is_alone():
+            await self.slot_transactions.take(ALL_SLOTS)
+        await self.maintenance.finish_all()
         files = await db.rows(sql.SINK_FILES, db.agent)
         for file in files:
             if file[2] == SinkFileState.LOSING:
-                await self._finish_losing(file[4])
+                await self.maintenance.finish_losing(file[4])
         files = await db.rows(sql.SINK_FILES, db.agent)
         writer.know_files(files)
         return Recovered(
@@ -164,26 +162,11 @@ class PostgresFrontier:
             schedule_at=max(before.schedule_at, (await db.rows(sql.HIGHEST))[0][2] or 0.0),
             now_at=await db.fetchval(sql.NOW),
             hosts=writer.totals.hosts,
-            backoffs=await db.fetchval(sql.COUNT_BACKOFFS, writer.slots),
+            backoffs=await db.fetchval(sql.COUNT_BACKOFFS, writer.slots.read),
             last_visit_at=before.last_visit_at,
             last_round=await writer.last_round(),
-            is_restored=await writer.value(COPIED_AT) is not None,
+            is_restored=await values.get(COPIED_AT) is not None,
         )
-
-    async def _finish_forgetting(self, host: str) -> None:
-        """Finish a takedown that a crash interrupted."""
-        now = await self.connection.fetchval(sql.FORGOTTEN_AT, slot_of_host(host), host)
-        for host_id in await self.writer.host_ids(host):
-            after: int | None = LOWEST
-            while after is not None:
-                _, after = await self.writer.forget_slice(after, host_id, now, [])
-        await self.writer.finish_host(host)
-
-    async def _finish_losing(self, file_id: int) -> None:
-        after: int | None = 0
-        while after is not None:
-            _, after = await self.writer.lose_slice(after, file_id)
-        await self.writer.set_file_state(file_id, SinkFileState.LOST)
 
     async def close(self, *, clean: bool) -> None:
         """If the database cannot be reached nothing more is stored: the next start then finds an unclean end."""
@@ -192,7 +175,7 @@ class PostgresFrontier:
         try:
             if clean:
                 with suppress(FrontierFull, FrontierError):
-                    await self._job(lambda: self.writer.leave(clean=True))
+                    await self._job(lambda: self.slot_transactions.leave(clean=True))
         finally:
             await self._release()
 
@@ -245,7 +228,7 @@ class PostgresFrontier:
         await self._job(lambda: self.writer.clock_set_back(now, revisits_by))
 
     async def next_due(self, *, revisits: bool = False) -> float | None:
-        due: float | None = await self._fetchval(sql.NEXT_AGAIN if revisits else sql.NEXT_FIRST, self.writer.slots)
+        due: float | None = await self._fetchval(sql.NEXT_AGAIN if revisits else sql.NEXT_FIRST, self._slots)
         return due
 
     async def visited_pages(self, *, blocks: int, rows: int, phase: float) -> list[VisitedPage]:
@@ -255,46 +238,41 @@ class PostgresFrontier:
             # one job for each span, so that other calls run in between
             found += map(
                 VisitedPage._make,
-                await self._rows(sql.VISITED_PAGES, self.writer.slots, made_id(first, 0) - 1, end_of(last)),
+                await self._rows(sql.VISITED_PAGES, self._slots, made_id(first, 0) - 1, end_of(last)),
             )
         return found
 
     async def dated_to(self) -> int | None:
-        known = await self._value(self.writer.named("dated"))
-        return None if known == DATED_ALL else int(known or 0)
+        return await self._job(lambda: self.maintenance.dated_to())
 
     async def undated(self, *, after: int, rows: int) -> tuple[list[UndatedPage], int | None]:
-        end = end_of((after >> SLOT_BITS) + rows)
-        found = await self._rows(sql.UNDATED, self.writer.slots, after, end)
-        is_last = end >> SLOT_BITS >= self.connection.state.last_url
-        return [UndatedPage(*row) for row in found], None if is_last else end
+        return await self._job(lambda: self.maintenance.undated(after, rows))
 
     async def put_dates(self, dates: Sequence[tuple[int, float]], *, dated_to: int | None) -> None:
-        mark = DATED_ALL.decode() if dated_to is None else str(dated_to)
-        await self._job(lambda: self.writer.put_dates(dates, mark))
+        await self._job(lambda: self.maintenance.put_dates(dates, dated_to))
 
     async def store_value(self, name: str, value: bytes) -> None:
-        await self._job(lambda: self.writer.put_value(self._kept(name), value))
+        await self._job(lambda: self.writer.values.store(self._kept(name), value))
 
     async def stored_value(self, name: str) -> bytes | None:
         return await self._value(self._kept(name))
 
     def _kept(self, name: str) -> str:
-        return f"kept:{name}" if name in OF_ALL_AGENTS else self.writer.named(f"kept:{name}")
+        return f"kept:{name}" if name in OF_ALL_AGENTS else self.writer.values.named(f"kept:{name}")
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         await self._job(lambda: self.writer.record_sink_files(files))
 
     async def lose_file(self, sink: str, name: str) -> dict[int, int]:
-        file_id = await self._job(lambda: self.writer.begin_losing(sink, name))
+        file_id = await self._job(lambda: self.maintenance.begin_losing(sink, name))
         if file_id is None:
             return {}
-        queued = await self._slices(lambda after: self.writer.lose_slice(after, file_id))
-        await self._job(lambda: self.writer.set_file_state(file_id, SinkFileState.LOST))
+        queued = await self._slices(lambda after: self.maintenance.lose_slice(after, file_id))
+        await self._job(lambda: self.maintenance.set_file_state(file_id, SinkFileState.LOST))
         return queued
 
     async def clear_restored(self) -> None:
-        await self._job(lambda: self.writer.put_value(COPIED_AT, None))
+        await self._job(lambda: self.writer.values.store(COPIED_AT, None))
 
     async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
         rows = await self._rows(sql.ROBOTS_VERSIONS, slot_in(host_id), host_id)
@@ -307,7 +285,7 @@ class PostgresFrontier:
         if after is not None:
             position = (after.host_id, after.priority, after.depth, after.id)
         statement = sql.URL_ROWS_QUEUED if state is UrlState.QUEUED else sql.URL_ROWS_DENIED
-        slots = [slot_in(first)] if first == last else self.writer.slots
+        slots = [slot_in(first)] if first == last else self._slots
         rows = await self._rows(statement, slots, last, *position, limit)
         origins = await self._rows(sql.ORIGINS, list({row[0] for row in rows}))
         prefixes = {host_id: str(Origin(*origin)) for host_id, *origin in origins}
@@ -316,22 +294,22 @@ class PostgresFrontier:
     async def settled_urls(
         self, selection: UrlSelection, *, after: int | None = None, host_id: int | None = None
     ) -> tuple[list[UrlPlace], int | None]:
-        return await self._job(lambda: self.writer.settled_urls(selection, after, host_id))
+        return await self._job(lambda: self.maintenance.settled_urls(selection, after, host_id))
 
     async def known_ids(self, found: Sequence[Discovered]) -> list[int]:
-        return await self._job(lambda: self.writer.known_ids(found))
+        return await self._job(lambda: self.maintenance.known_ids(found))
 
     async def queue_urls(self, ids: Sequence[int], *, states: Collection[UrlState] = ()) -> dict[int, int]:
-        return await self._job(lambda: self.writer.queue_urls(ids, states))
+        return await self._job(lambda: self.maintenance.queue_urls(ids, states))
 
     async def blocks(self) -> list[BlockedHost]:
         return [BlockedHost(*row) for row in await self._rows(sql.BLOCKS)]
 
     async def block(self, block: BlockedHost) -> bool:
-        return await self._job(lambda: self.writer.block(block))
+        return await self._job(lambda: self.maintenance.block(block))
 
     async def unblock(self, name: str) -> bool:
-        return await self._job(lambda: self.writer.unblock(name))
+        return await self._job(lambda: self.maintenance.unblock(name))
 
     async def robots_body(self, host_id: int) -> bytes | None:
         body: bytes | None = await self._fetchval(sql.ROBOTS_BODY, slot_in(host_id), host_id)
@@ -341,37 +319,23 @@ class PostgresFrontier:
         return await self._job(lambda: self.writer.deny(denied, now))
 
     async def judge_by(self, rules: str) -> Sweep | None:
-        if await self._value(self.writer.named("rules")) == rules.encode():
-            return None
-        before, last_host = await self.sweep(), await self._last_host_id()
-        begun = Sweep(1 if before is None else before.generation + 1, 0, last_host) if last_host else None
-        stored = None if begun is None else (begun.generation, begun.after, begun.last)
-        await self._job(lambda: self.writer.begin_sweep(rules, stored))
-        return begun
-
-    async def _last_host_id(self) -> int:
-        """The id of the host that was stored last, 0 if there is none."""
-        return await self._fetchval(sql.LAST_HOST_ID, ALL_SLOTS) or 0
+        return await self._job(lambda: self.maintenance.judge_by(rules))
 
     async def sweep(self) -> Sweep | None:
-        stored = await self._value(self.writer.named("sweep"))
-        return None if stored is None else Sweep(*orjson.loads(stored))
+        return await self._job(lambda: self.maintenance.sweep())
 
     async def swept(self, sweep: Sweep, *, marked: Collection[int] = ()) -> None:
-        known = await self.sweep()
-        is_current = known is not None and known.generation == sweep.generation
-        done = (sweep.generation, sweep.after, sweep.last) if is_current else None
-        await self._job(lambda: self.writer.swept(done, marked))
+        await self._job(lambda: self.maintenance.swept(sweep, marked))
 
     async def marked_hosts(self, *, after: int, limit: int) -> list[int]:
-        return [row[0] for row in await self._rows(sql.MARKED_HOSTS, self.writer.slots, slot_in(after), after, limit)]
+        return [row[0] for row in await self._rows(sql.MARKED_HOSTS, self._slots, slot_in(after), after, limit)]
 
     async def reevaluation_mark(self, host_id: int) -> int:
         return int(await self._fetchval(sql.REEVALUATION_MARK, slot_in(host_id), host_id) or 0)
 
     async def reevaluated(self, host_id: int, mark: int) -> None:
         if mark:
-            await self._job(lambda: self.writer.reevaluated(host_id, mark))
+            await self._job(lambda: self.maintenance.reevaluated(host_id, mark))
 
     async def make_suspects(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
         return await self._job(lambda: self.writer.make_suspects(host_id, suspects))
@@ -387,13 +351,13 @@ class PostgresFrontier:
                 tuple(SampledPage(*row) for row in await rows(sql.SAMPLES, *place)),
                 tuple(TemplateRow(*row) for row in await rows(sql.TEMPLATES, *place)),
                 tuple(Suspects(*row) for row in await rows(sql.SUSPECTS_OF_HOST, *place)),
-                await self.writer.value(f"error_pages:{host_id}", slot_in(host_id)) or b"",
+                await self.writer.values.get(f"error_pages:{host_id}", slot_in(host_id)) or b"",
             )
 
         return await self._job(read)
 
     async def suspects(self, *, limit: int = 1_000) -> list[Suspects]:
-        rows = await self._rows(sql.SUSPECTS, self.writer.slots, limit)
+        rows = await self._rows(sql.SUSPECTS, self._slots, limit)
         addresses = await self._rows(sql.ADDRESSES, [id_ for row in rows for id_ in row[3]])
         urls = {id_: f"{Origin(*origin)}{target}" for id_, *origin, target in addresses}
         return [Suspects(host, template, count, tuple(urls[id_] for id_ in ids)) for host, template, count, ids in rows]
@@ -406,27 +370,27 @@ class PostgresFrontier:
 
     async def last_url_id(self) -> int:
         last = self.connection.state.last_url
-        found: int | None = await self._fetchval(sql.LAST_URL_ID, self.writer.slots, made_id(last, 0))
+        found: int | None = await self._fetchval(sql.LAST_URL_ID, self._slots, made_id(last, 0))
         return found or (end_of(last) if last else 0)  # it may belong to another agent now
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         href, origin = parse(url)
-        return await self._job(lambda: self.writer.forget_url(href, origin, now))
+        return await self._job(lambda: self.maintenance.forget_url(href, origin, now))
 
     async def forget_host(self, host: str, *, now: float) -> Forgotten:
-        forgotten = await self._job(lambda: self.writer.forget_host(host, now))
-        if slot_of_host(host) not in self.writer.owned:
+        forgotten = await self._job(lambda: self.maintenance.forget_host(host, now))
+        if slot_of_host(host) not in self.writer.slots.owned:
             return forgotten
         erased: list[int] = []
         queued: Counter[int] = Counter()
         for host_id in forgotten.host_ids:
-            erase = partial(self.writer.forget_slice, host_id=host_id, now=now, erased=erased)
+            erase = partial(self.maintenance.forget_slice, host_id=host_id, now=now, erased=erased)
             queued.update(await self._slices(erase, LOWEST))
-        await self._job(lambda: self.writer.finish_host(host))
+        await self._job(lambda: self.maintenance.finish_host(host))
         return replace(forgotten, urls=sum(erased), queued=dict(queued))
 
     async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
-        return await self._job(lambda: self.writer.forgotten(found))
+        return await self._job(lambda: self.maintenance.forgotten(found))
 
     async def takedowns(self) -> list[tuple[Any, ...]]:
         """The records to remove from WARC files: URL, file, offset, and time of the takedown (UTC)."""
@@ -434,13 +398,13 @@ class PostgresFrontier:
 
     async def hosts_named(self, host: str) -> list[HostRow]:
         slot = slot_of_host(host)
-        return await self._hosts(sql.HOSTS_NAMED, slot, host) if slot in self.writer.owned else []
+        return await self._hosts(sql.HOSTS_NAMED, slot, host) if slot in self.writer.slots.owned else []
 
     async def hosts_below(self, name: str) -> HostsBelow:
         ids: list[int] = []
         names: set[str] = set()
         after = 0
-        while rows := await self._rows(sql.NAMES_BELOW, self.writer.slots, after, _NAMES_AT_ONCE, f".{name}"):
+        while rows := await self._rows(sql.NAMES_BELOW, self._slots, after, _NAMES_AT_ONCE, f".{name}"):
             for id_, host, is_below in rows:
                 after = max(after, id_)
                 if is_below:
@@ -454,7 +418,7 @@ class PostgresFrontier:
 
         async def read() -> FoundHosts:
             rows = self.connection.rows
-            ((matching, ids),) = await rows(sql.SEARCH[search.order], self.writer.slots, *values)
+            ((matching, ids),) = await rows(sql.SEARCH[search.order], self._slots, *values)
             found = [host_row(list(row)) for row in await rows(sql.HOSTS_OF_IDS, ids)]
             is_last = end >> SLOT_BITS >= self.connection.state.last_host
             return FoundHosts(found, matching, None if is_last else end)
@@ -462,7 +426,7 @@ class PostgresFrontier:
         return await self._job(read)
 
     async def host_rows(self, *, after: int, limit: int, with_work: bool = False) -> list[HostRow]:
-        return await self._hosts(sql.HOSTS_WITH_WORK if with_work else sql.HOSTS_AFTER, self.writer.slots, after, limit)
+        return await self._hosts(sql.HOSTS_WITH_WORK if with_work else sql.HOSTS_AFTER, self._slots, after, limit)
 
     async def host_rows_of(self, host_ids: Collection[int]) -> list[HostRow]:
         return await self._hosts(sql.HOSTS_OF_IDS, list(set(host_ids)))
@@ -478,22 +442,27 @@ class PostgresFrontier:
 
     async def exchange(self, leaving: Leaving, wanted: Wanted) -> Entered:
         more = {key_id: list(known) for key_id, known in wanted.more.items()}  # copied: the caller changes it later
-        return await self._job(lambda: self.writer.exchange(leaving, replace(wanted, more=more)))
+        return await self._job(lambda: self.writer.readiness.exchange(leaving, replace(wanted, more=more)))
 
     async def unpark(self, parked: str, *, at: float, host_ids: Collection[int] | None = None) -> int:
         ids = None if host_ids is None else sorted(set(host_ids))
         after = total = 0
         while True:
-            found = await self._job(partial(self.writer.unpark_slice, parked, at, after, ids))
+            found = await self._job(partial(self.writer.readiness.unpark_slice, parked, at, after, ids))
             total += len(found)
             if len(found) < UNPARK_SLICE:
                 return total
             after = found[-1]
 
     async def parked(self) -> dict[str, tuple[int, int]]:
-        return {parked: (hosts, urls) for parked, hosts, urls in await self._rows(sql.PARKED_COUNTS, self.writer.slots)}
+        return {parked: (hosts, urls) for parked, hosts, urls in await self._rows(sql.PARKED_COUNTS, self._slots)}
 
     # -- jobs
+
+    @property
+    def _slots(self) -> list[int]:
+        """Work is read from these."""
+        return self.writer.slots.read
 
     def _check_open(self) -> None:
         if not self.connection.is_open:
@@ -509,7 +478,7 @@ class PostgresFrontier:
         return await self.connection.job(lambda: self.connection.fetchval(statement, *values))
 
     async def _value(self, name: str) -> bytes | None:
-        return await self.connection.job(lambda: self.writer.value(name))
+        return await self.connection.job(lambda: self.writer.values.get(name))
 
     async def _slices(self, job: Callable[[int], Awaitable[Slice]], first: int = 0) -> dict[int, int]:
         """Run a long change slice by slice, so that other calls get in between. Returns the sum of what the slices

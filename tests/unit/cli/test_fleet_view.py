@@ -4,7 +4,7 @@ from typing import Any
 
 from crawler.cli.status import fleet_json, fleet_lines
 from crawler.frontier.base import Totals
-from crawler.frontier.postgresql.agents import AgentView, FleetView
+from crawler.frontier.postgresql.fleet_control import AgentView, FleetView
 
 TOTALS = Totals(queued=3, waiting=0, done=7, denied=1, gave_up=0, hosts=4, hosts_with_work=2)
 PROGRESS = {"pages_per_s": 2.5, "bottleneck": "politeness", "queued": 99}

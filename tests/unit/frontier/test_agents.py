@@ -9,10 +9,9 @@ import pytest
 
 from crawler.core.url import SLOTS
 from crawler.frontier.base import FrontierFull, FrontierLocked, FrontierMismatch, FrontierUnreachable, Leaving, Wanted
-from crawler.frontier.postgresql.agents import read_fleet
-from crawler.frontier.postgresql.fleet_control import session
+from crawler.frontier.postgresql.fleet_control import read_fleet, session
+from crawler.frontier.postgresql.slots import slot_of_host
 from crawler.frontier.postgresql.store import PostgresFrontier
-from crawler.frontier.postgresql.writer import slot_of_host
 from tests.support.frontiers import NOW, batch, found, links, visit
 from tests.support.postgresql import new_database, shared_server
 

@@ -30,8 +30,8 @@ from crawler.core.ownership import SLOT_BITS
 from crawler.core.url import SLOTS, parse
 from crawler.frontier.base import BlockedHost, Frontier, FrontierError, FrontierLocked, Leaving, Sweep, Wanted
 from crawler.frontier.copying import copy_store, export_to
+from crawler.frontier.postgresql.slots import slot_of_host
 from crawler.frontier.postgresql.store import PostgresFrontier
-from crawler.frontier.postgresql.writer import slot_of_host
 from crawler.frontier.sqlite.snapshots import Auditor
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
