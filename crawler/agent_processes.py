@@ -44,6 +44,7 @@ _CHECK_S: Final = 1.0  # between two looks at agents that take longer to end tha
 _LAST_LINES_S: Final = 1.0
 _LONGEST_LINE: Final = 64 * 1024  # bytes of a line of stderr; a longer one is cut into several
 _NO_RESTART: Final = (Exit.STATE_CORRUPT, Exit.PERMISSION, Exit.CONFIGURATION, Exit.USAGE)  # as in the unit
+_AS_CONFIGURED: Final = _NO_RESTART[1:]  # what another configuration may mend
 _SIGNALS: Final = {128 + number: f" ({number.name})" for number in signal.Signals}
 _STOPPED: Final = (Exit.OK, 128 + signal.SIGINT, 128 + signal.SIGTERM)  # as was asked for, of one agent
 _LONGEST_NAME: Final = 59  # of 64 characters of frontier.agent
@@ -102,8 +103,9 @@ class AfterEnd(Enum):
     ENDS_ALL = auto()  # a restart would not help
 
 
-def after_end(code: int) -> AfterEnd:
-    if code in _NO_RESTART:
+def after_end(code: int, *, all_were_ready: bool = False) -> AfterEnd:
+    """`all_were_ready`: the configuration was right for all, so that somebody may be editing it if it is not now."""
+    if code in _NO_RESTART and not (all_were_ready and code in _AS_CONFIGURED):
         return AfterEnd.ENDS_ALL
     return AfterEnd.STAYS_STOPPED if code in _STOPPED else AfterEnd.RESTART
 
@@ -123,6 +125,7 @@ class Agent:
     process: subprocess.Popen[bytes] | None = None
     failures: int = 0  # ends in succession, each before LONGEST_PAUSE_S
     is_ready: bool = False  # from READY=1 to its end, or the beginning of it
+    was_ready: bool = False  # once, in whichever process
     missed_hangup: bool = False
     is_done: bool = False  # its last end was final
     code: int | None = None  # of its last end
@@ -141,7 +144,8 @@ class Agent:
         for line in message.decode(errors="replace").split("\n"):
             match line.partition("="):
                 case "READY", _, "1":
-                    self.is_ready, self.sign = True, now
+                    self.is_ready = self.was_ready = True
+                    self.sign = now
                 case "WATCHDOG", _, "1":
                     self.sign = now
                 case "STOPPING", _, "1":  # closing files takes longer than a watchdog's interval
@@ -282,7 +286,7 @@ class Parent:
                 if code not in _STOPPED:
                     self._tell(f"agent {agent.name} ended with {how}")
                 break
-            after = after_end(code)
+            after = after_end(code, all_were_ready=all(one.was_ready or one.is_done for one in self.agents))
             if after is AfterEnd.ENDS_ALL:
                 self._tell(f"agent {agent.name} ended with {how}, and a restart would not help: all agents end")
                 self.drain()
@@ -290,6 +294,8 @@ class Parent:
             if after is AfterEnd.STAYS_STOPPED:
                 self._tell(f"agent {agent.name} was stopped, and stays so until `crawler run` is started again")
                 break
+            if code in _AS_CONFIGURED:
+                how += ": its configuration or a permission is wrong; the other agents go on"
             self._tell(f"agent {agent.name} ended with {how}; it starts again in {duration(pause)}")
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):

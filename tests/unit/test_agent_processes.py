@@ -83,6 +83,18 @@ def test_what_an_end_means(code: int, expected: AfterEnd) -> None:
     assert after_end(code) is expected
 
 
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (2, AfterEnd.RESTART), (77, AfterEnd.RESTART), (78, AfterEnd.RESTART), (137, AfterEnd.RESTART),
+        (65, AfterEnd.ENDS_ALL), (0, AfterEnd.STAYS_STOPPED),
+    ],
+)  # fmt: skip
+def test_once_all_were_ready_a_wrong_configuration_ends_only_one(code: int, expected: AfterEnd) -> None:
+    """Somebody may be editing it. A damaged store is not mended by that."""
+    assert after_end(code, all_were_ready=True) is expected
+
+
 def test_codes_that_the_unit_does_not_restart_are_final() -> None:
     """RestartPreventExitStatus= of the unit."""
     unit = (Path(__file__).parents[2] / "systemd/crawler.service").read_text()
@@ -164,9 +176,10 @@ def watch():
     os._exit(99)
 threading.Thread(target=watch, daemon=True).start()
 note("begun")
-if sys.argv[2].isdigit() and open(sys.argv[1]).read().count("begun") == 1:
+start, _, code = sys.argv[2].rpartition(":")
+if code.isdigit() and open(sys.argv[1]).read().count("begun") == int(start or 1):
     os.write(2, b"it fails")
-    os._exit(int(sys.argv[2]))
+    os._exit(int(code))
 if sys.argv[2] == "slow":
     signal.sigwait({signal.SIGUSR1})
 send("READY=1")
@@ -174,15 +187,15 @@ while True:
     number = signal.sigwait(heard)
     note(number.name)
     if number == signal.SIGTERM:
-        send("STOPPING=1\\nEXTEND_TIMEOUT_USEC=1")
         if sys.argv[2] != "deaf":
             os._exit(0)
+        send("STOPPING=1\\nEXTEND_TIMEOUT_USEC=1")
 """
 
 
 class Case:
     """A parent with fake agents. `modes`: what each does: "steady"; "deaf" to SIGTERM; "slow": it is ready after
-    SIGUSR1; an exit code with which it ends the first time.
+    SIGUSR1; an exit code with which it ends the first time; "2:78": the second time, with 78.
     """
 
     def __init__(self, folder: Path, *modes: str, **more: Any) -> None:
@@ -287,6 +300,25 @@ def test_one_that_no_restart_mends_ends_all(make: Callable[..., Case]) -> None:
     assert case.run(act) == 78
     assert case.lines(0) == ["begun"]
     assert case.told == ["agent h-1 ended with exit code 78, and a restart would not help: all agents end"]
+
+
+def test_once_all_were_ready_one_with_a_wrong_configuration_starts_again(make: Callable[..., Case]) -> None:
+    case = make("2:78", "steady")
+
+    async def act(parent: Parent, running: asyncio.Task[StoppedBy]) -> None:
+        await parent.ready()
+        assert case.agents[0].process is not None
+        case.agents[0].process.kill()
+        await until(lambda: case.lines(0).count("begun") == 3 and case.agents[0].is_ready)
+        parent.drain()
+
+    assert case.run(act) == 0
+    assert case.lines(1) == ["begun", "SIGTERM"]
+    assert case.told == [
+        "agent h-1 ended with exit code 137 (SIGKILL); it starts again in 10 ms",
+        "agent h-1 ended with exit code 78: its configuration or a permission is wrong; the other agents go on; "
+        "it starts again in 20 ms",
+    ]
 
 
 def test_one_that_was_stopped_stays_so(make: Callable[..., Case]) -> None:
