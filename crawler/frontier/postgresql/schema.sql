@@ -88,7 +88,7 @@ CREATE TABLE politeness_key (
   crawl_delay_s double precision,
   PRIMARY KEY (slot, id)
 ) PARTITION BY HASH (slot);
-CREATE INDEX key_ready ON politeness_key (ready_at) WHERE ready_at IS NOT NULL;
+CREATE INDEX key_ready ON politeness_key (slot, ready_at) WHERE ready_at IS NOT NULL;
 CREATE INDEX key_active ON politeness_key (id) WHERE active;
 
 CREATE TABLE robots (
@@ -163,8 +163,8 @@ CREATE TABLE visit (
   digest         text,
   PRIMARY KEY (slot, url)
 ) PARTITION BY HASH (slot);
-CREATE INDEX visit_due ON visit (next_at, url) WHERE next_at IS NOT NULL AND ended = 0;
-CREATE INDEX visit_again ON visit (next_at, url) WHERE next_at IS NOT NULL AND ended = 1;
+CREATE INDEX visit_due ON visit (slot, next_at, url) WHERE next_at IS NOT NULL AND ended = 0;
+CREATE INDEX visit_again ON visit (slot, next_at, url) WHERE next_at IS NOT NULL AND ended = 1;
 
 CREATE TABLE sitemap_hint (
   slot     smallint NOT NULL,

@@ -25,6 +25,19 @@ def _of(table: str, column: str, of: str) -> str:
 
 
 _IDS: Final = "unnest($1::bigint[]) AS one(id)"
+# What follows is run for each slot of $1, and reads one partition. (With `slot = ANY`, every partition is searched for
+# every slot, and by an index without the slot rows of other agents are read up to the first own one.)
+_OF_SLOTS: Final = "unnest($1::smallint[]) AS owned(slot) CROSS JOIN LATERAL"
+
+
+def _first_of(table: str, columns: str, where: str, order: str, least: int) -> str:
+    """The first rows of each slot: four times its share of the $3 that are wanted, and `least`. The first $3 of all
+    are among them, unless few slots have most of those.
+    """
+    limit = f"{least} + 4 * $3::bigint / greatest(1, cardinality($1::smallint[]))"
+    return f"""{_OF_SLOTS} (
+  SELECT {columns} FROM {table} WHERE slot = owned.slot AND {where} ORDER BY {order} LIMIT {limit}) AS first"""
+
 
 # -- the agent
 
@@ -425,13 +438,17 @@ WHERE suspect.template = $3"""
 
 # -- due times
 
-DUE: Final = """
+
+def _due(ended: int) -> str:
+    first = _first_of("visit", "slot, url, next_at", f"next_at <= $2 AND ended = {ended}", "next_at, url", 64)
+    return f"""
 SELECT v.url, u.host, u.state
-FROM (SELECT slot, url, next_at FROM visit
-      WHERE slot = ANY ($1::smallint[]) AND next_at <= $2 AND ended = {} ORDER BY next_at, url LIMIT $3) AS v
+FROM (SELECT first.* FROM {first} ORDER BY next_at, url LIMIT $3) AS v
 JOIN url AS u ON u.slot = v.slot AND u.id = v.url ORDER BY v.next_at, v.url"""
-DUE_FIRST: Final = DUE.format(0)
-DUE_AGAIN: Final = DUE.format(1)
+
+
+DUE_FIRST: Final = _due(0)
+DUE_AGAIN: Final = _due(1)
 NOT_DUE: Final = f"UPDATE visit SET next_at = NULL, ended = 0 FROM {_IDS} WHERE {_of('visit', 'url', 'one.id')}"
 START_OVER: Final = (
     f"UPDATE visit SET next_at = NULL, ended = 0, attempts = 0 FROM {_IDS} WHERE {_of('visit', 'url', 'one.id')}"
@@ -451,17 +468,20 @@ UPDATE visit SET next_at = next_at - (last_at - $2), last_at = $2
 WHERE slot = ANY ($1::smallint[]) AND next_at > $3 AND ended = {} AND last_at > $2"""
 REDATE_WAITING: Final = REDATE.format(0)
 REDATE_REVISITS: Final = REDATE.format(1)
-NEXT_DUE: Final = """
-SELECT next_at FROM visit WHERE slot = ANY ($1::smallint[]) AND next_at IS NOT NULL AND ended = {}
-ORDER BY next_at LIMIT 1"""
+NEXT_DUE: Final = f"""
+SELECT min(next_at) FROM {_OF_SLOTS} (
+  SELECT next_at FROM visit WHERE slot = owned.slot AND next_at IS NOT NULL AND ended = {{}} ORDER BY next_at LIMIT 1
+) AS first"""
 NEXT_FIRST: Final = NEXT_DUE.format(0)
 NEXT_AGAIN: Final = NEXT_DUE.format(1)
 _URL_TEXT: Final = """h.scheme || '://' || h.host
     || CASE WHEN h.port = CASE h.scheme WHEN 'https' THEN 443 ELSE 80 END THEN '' ELSE ':' || h.port END || u.target"""
-_VISITED: Final = """
-FROM visit AS v JOIN url AS u ON u.slot = v.slot AND u.id = v.url JOIN host AS h ON h.slot = u.slot AND h.id = u.host
+_VISITED: Final = f"""
+FROM {_OF_SLOTS} (
+  SELECT * FROM visit WHERE slot = owned.slot AND url > $2 AND url <= $3 AND ended = 1 OFFSET 0) AS v
+JOIN url AS u ON u.slot = v.slot AND u.id = v.url JOIN host AS h ON h.slot = u.slot AND h.id = u.host
 LEFT JOIN sitemap_hint AS s ON s.slot = v.slot AND s.url = v.url
-WHERE v.slot = ANY ($1::smallint[]) AND v.url > $2 AND v.url <= $3 AND v.ended = 1"""
+WHERE true"""
 VISITED_PAGES: Final = f"""
 SELECT {_URL_TEXT}, u.depth, coalesce(v.in_links, 0), s.priority, v.change_a, v.change_t
 {_VISITED} AND coalesce(v.gone_count, 0) = 0 AND u.kind IS NULL ORDER BY v.url"""
@@ -526,11 +546,13 @@ FROM (SELECT host.slot, host.key, min(host.ready_at) AS at FROM {_IDS} JOIN host
 WHERE politeness_key.slot = woken.slot AND politeness_key.id = woken.key AND NOT politeness_key.active
   AND least(politeness_key.ready_at, greatest(politeness_key.open_at, woken.at))
     IS DISTINCT FROM politeness_key.ready_at"""
-READY_KEYS: Final = """
-SELECT id FROM politeness_key WHERE slot = ANY ($1::smallint[]) AND ready_at <= $2 ORDER BY ready_at LIMIT $3"""
-NEXT_READY: Final = """
-SELECT ready_at FROM politeness_key WHERE slot = ANY ($1::smallint[]) AND ready_at IS NOT NULL
-ORDER BY ready_at LIMIT 1"""
+READY_KEYS: Final = f"""
+SELECT id FROM {_first_of("politeness_key", "id, ready_at", "ready_at <= $2", "ready_at", 8)}
+ORDER BY ready_at LIMIT $3"""
+NEXT_READY: Final = f"""
+SELECT min(ready_at) FROM {_OF_SLOTS} (
+  SELECT ready_at FROM politeness_key WHERE slot = owned.slot AND ready_at IS NOT NULL ORDER BY ready_at LIMIT 1
+) AS first"""
 KEYS: Final = f"""
 SELECT k.id, k.requested_at, k.open_at, k.crawl_delay_s
 FROM {_IDS} JOIN politeness_key AS k ON {_of("k", "id", "one.id")}"""
