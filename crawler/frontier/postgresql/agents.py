@@ -171,10 +171,9 @@ class PostgresAgents:
 
     async def look(self) -> Look:
         async def read(db: asyncpg.Connection) -> Look:
-            agents = [AgentSeen(*row) for row in await db.fetch(sql.AGENTS)]
-            free = [row[0] for row in await db.fetch(sql.FREE_SLOTS)]
-            rows, urls = await db.fetchrow(sql.INBOX)
-            return Look(agents, free, rows, urls)
+            seen = await db.fetch(sql.AGENTS)
+            _, _, _, _, _, free, rows, urls = seen[0]
+            return Look([AgentSeen(*row[:5]) for row in seen], free, rows, urls)
 
         return await self._asked(read)
 

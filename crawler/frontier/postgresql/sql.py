@@ -70,11 +70,13 @@ NAME_SESSION: Final = "SELECT set_config('application_name', $1, false)"
 END_BACKENDS: Final = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1 AND datname = current_database()
   AND EXISTS (SELECT 1 FROM agent WHERE name = $2 AND incarnation = $3 AND renewal = $4)"""
+# All that an agent looks at, in one statement: agents, and in each row the same free slots, rows and URLs of the inbox.
 AGENTS: Final = """
 SELECT agent.name, agent.incarnation, agent.renewal, agent.has_left,
-       (SELECT count(*) FROM slot WHERE slot.agent = agent.name AND NOT is_free)
+       (SELECT count(*) FROM slot WHERE slot.agent = agent.name AND NOT is_free),
+       ARRAY (SELECT id FROM slot WHERE is_free), (SELECT count(*) FROM inbox),
+       (SELECT coalesce(sum(number), 0)::bigint FROM inbox)
 FROM agent ORDER BY name"""
-FREE_SLOTS: Final = "SELECT id FROM slot WHERE is_free"
 OWN_SLOTS: Final = "SELECT id FROM slot WHERE agent = $1 AND NOT is_free"
 HOLD_SLOTS: Final = "UPDATE slot SET incarnation = $2, epoch = epoch + 1 WHERE agent = $1 AND NOT is_free"
 # The slots that were free, and whether their last owner was the agent itself.
@@ -326,9 +328,12 @@ FROM (SELECT id, host FROM host WHERE slot = ANY ($1::smallint[]) AND id > $2 OR
 WHERE right(host, length($4)) = $4 OR id = (
   SELECT max(id)
   FROM (SELECT id FROM host WHERE slot = ANY ($1::smallint[]) AND id > $2 ORDER BY id LIMIT $3) AS every)"""
+# The index has all that are parked; by the slots, all hosts would be read.
 PARKED_COUNTS: Final = """
-SELECT parked, count(*), sum(queued)::bigint FROM host
-WHERE slot = ANY ($1::smallint[]) AND parked IS NOT NULL AND queued > 0 GROUP BY parked"""
+WITH every AS MATERIALIZED (SELECT slot, parked, queued FROM host WHERE parked IS NOT NULL)
+SELECT parked, count(*), sum(queued)::bigint FROM every
+WHERE slot = ANY ($1::smallint[]) AND queued > 0 GROUP BY parked"""
+
 
 LAST_HOST_ID: Final = "SELECT id FROM host WHERE slot = ANY ($1::smallint[]) ORDER BY id DESC LIMIT 1"
 # $2: an id before all with the last sequence number.
