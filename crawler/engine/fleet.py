@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crawler.core.clock import Clock
+from crawler.core.enums import Bottleneck
 from crawler.core.formatting import count
 from crawler.core.ownership import Ownership
 from crawler.engine.reevaluation import Reevaluation
@@ -94,7 +95,7 @@ class Fleet:
 
     async def open(self) -> None:
         """Renew the lease for the first time, and from now on. Raises FrontierLocked, FrontierFull."""
-        await self._renew()
+        await self._renew(is_first=True)
         self._last_command = await self._agents.last_command()  # those before are in the store, or of other processes
         self._renewing = asyncio.create_task(self._keep_renewing(), name="lease")
         # `run` raises it, unless a transaction failed for the same reason before
@@ -109,9 +110,9 @@ class Fleet:
             self._renewing = None
         await self._agents.close()
 
-    async def _renew(self) -> None:
+    async def _renew(self, *, is_first: bool = False) -> None:
         begun_mono = self._lease_mono()
-        await self._agents.renew(self._status())
+        await self._agents.renew(None if is_first else self._status())  # it would say that there is no lease
         self.ownership.renewed(begun_mono)
 
     async def _keep_renewing(self) -> None:
@@ -248,7 +249,7 @@ class Fleet:
             with suppress(FrontierFull):
                 if is_first and self.ownership.alive > 1 and self.carry_out is not None:
                     is_first = False
-                    if await self._agents.last_of(("pause", "resume")) == "pause":
+                    if await self._agents.last_of(("pause", "resume"), Bottleneck.OPERATOR) == "pause":
                         await self.carry_out("pause", {})
                 await self._obey_all()
             await asyncio.sleep(LOOK_S)

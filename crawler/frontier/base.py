@@ -415,8 +415,8 @@ class Agents(Protocol):
     async def last_command(self) -> int:
         """The number of the last command, 0 if there was none."""
 
-    async def last_of(self, names: Sequence[str]) -> str | None:
-        """Which of these commands was sent last."""
+    async def last_of(self, names: Sequence[str], bottleneck: str) -> str | None:
+        """Which of these commands was sent last, if an agent that lives is held up by this."""
 
     @property
     def allotted(self) -> int:

@@ -295,8 +295,8 @@ class PostgresAgents:
     async def last_command(self) -> int:
         return self._db.began_after
 
-    async def last_of(self, names: Sequence[str]) -> str | None:
-        return await self._asked(lambda db: db.fetchval(sql.LAST_OF, list(names)))
+    async def last_of(self, names: Sequence[str], bottleneck: str) -> str | None:
+        return await self._asked(lambda db: db.fetchval(sql.LAST_OF, LOCK, list(names), bottleneck))
 
     async def put_rules(self, rules: str) -> None:
         await self._asked(lambda db: db.execute(sql.PUT_RULES, self.name, self._db.incarnation, rules))

@@ -52,7 +52,8 @@ OWNER: Final = "SELECT process FROM agent WHERE name = $1"
 TAKE_AGENT: Final = """
 INSERT INTO agent (name, incarnation, process, has_left, rules, lease_s) VALUES ($1, 1, $2, false, $3, $4)
 ON CONFLICT (name) DO UPDATE SET incarnation = agent.incarnation + 1, process = excluded.process, has_left = false,
-  renewal = agent.renewal + 1, renewed_at = clock_timestamp(), rules = excluded.rules, lease_s = excluded.lease_s
+  renewal = agent.renewal + 1, renewed_at = clock_timestamp(), status = NULL,
+  rules = excluded.rules, lease_s = excluded.lease_s
 RETURNING incarnation"""
 OTHER_RULES: Final = """
 SELECT name, incarnation, renewal, lease_s, rules = $2 FROM agent
@@ -127,7 +128,6 @@ END_COMMANDS: Final = "DELETE FROM command WHERE sent_at < now() - interval '7 d
 COMMANDS: Final = """
 SELECT id, name, arguments FROM command WHERE id > $2 AND coalesce(agent = $1, true) ORDER BY id"""
 LAST_COMMAND: Final = "SELECT coalesce(max(id), 0) FROM command"
-LAST_OF: Final = "SELECT name FROM command WHERE name = ANY ($1::text[]) ORDER BY id DESC LIMIT 1"
 OBEYED: Final = "SELECT min(obeyed) FROM slot WHERE agent = $1 AND NOT is_free"
 ANSWER: Final = """
 INSERT INTO answer VALUES ($1, $2, $3) ON CONFLICT (command, agent) DO UPDATE SET result = excluded.result"""
@@ -135,12 +135,16 @@ OBEY: Final = """
 UPDATE slot SET obeyed = $3 WHERE agent = $1 AND incarnation = $2 AND id = ANY ($4::smallint[]) AND obeyed < $3"""
 ANSWERS: Final = "SELECT agent, result FROM answer WHERE command = $1 ORDER BY agent"
 # Agents that are connected: they hold the lock of their name.
-LIVING: Final = """
-SELECT name FROM agent WHERE NOT has_left AND EXISTS (
+_LIVES: Final = """NOT has_left AND EXISTS (
   SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = $1::bigint::oid
     AND objid = ((hashtext(name) | 1)::bigint & 4294967295)::oid
-    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
-ORDER BY name"""
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))"""
+LIVING: Final = f"SELECT name FROM agent WHERE {_LIVES} ORDER BY name"
+# The last of some commands, if an agent that lives is held up by what they do.
+LAST_OF: Final = f"""
+SELECT name FROM command WHERE name = ANY ($2::text[])
+  AND EXISTS (SELECT 1 FROM agent WHERE status::json ->> 'bottleneck' = $3 AND {_LIVES})
+ORDER BY id DESC LIMIT 1"""
 OTHERS: Final = (
     "SELECT name, incarnation, renewal, lease_s FROM agent WHERE name <> $1 AND NOT has_left ORDER BY name LIMIT 1"
 )

@@ -221,6 +221,21 @@ async def test_slots_taken_while_a_command_is_carried_out_do_not_miss_it(stack: 
     assert [number for number, *_ in await other.agents.commands()] == [told[0][0]]
 
 
+async def test_a_pause_is_of_those_that_are_paused(stack: AsyncExitStack) -> None:
+    """One that joins has it too; if all were started again it is over."""
+    one, other = await two(stack)
+    shared_server().execute(
+        "INSERT INTO command (name, arguments, sent_by) VALUES ('pause', '{}', '')",
+        one.connection._dsn.partition("@/")[2].partition("?")[0],
+    )
+    await one.agents.renew('{"bottleneck": "operator"}')
+    assert await other.agents.last_of(("pause", "resume"), "operator") == "pause"
+    await one.close(clean=True)
+    assert await other.agents.last_of(("pause", "resume"), "operator") is None
+    await opened(stack, one.connection._dsn, "a")
+    assert await other.agents.last_of(("pause", "resume"), "operator") is None
+
+
 async def test_a_user_without_rights_is_told_so(stack: AsyncExitStack) -> None:
     one = await opened(stack, new_database(), "a")
     shared_server().execute("CREATE USER powerless")
