@@ -19,15 +19,15 @@ import time
 from pathlib import Path
 
 import uvloop
-from crawler.frontier.postgresql.inbox import inbox_rows
 
 from crawler.core.enums import Source
 from crawler.core.models import UNTIL_EVENT, Counters, HostReadiness, HostRow
 from crawler.core.ownership import slot_in
 from crawler.frontier.base import Leaving, Wanted
+from crawler.frontier.postgresql.connection import columns
+from crawler.frontier.postgresql.insertions import inbox_rows
 from crawler.frontier.postgresql.sql import PUT_IN_INBOX
 from crawler.frontier.postgresql.store import PostgresFrontier
-from crawler.frontier.postgresql.writer import columns
 from tests.support.frontiers import NOW, batch, found, visit
 from tests.support.postgresql import Server
 
