@@ -82,6 +82,7 @@ class Fleet:
         self._status = status
         self.ownership = Ownership(agents.name, agents.lease_s)
         self._giving: set[int] = set()  # slots that are given back as soon as nothing of them is in memory
+        self._is_taking = False  # slots are owned already whose work the scheduler does not know of yet
         self._looked_mono = 0.0
         self._renewing: asyncio.Task[None] | None = None
         self.inbox_urls = 0  # of all agents, at the last look
@@ -196,6 +197,13 @@ class Fleet:
         await self._allot()
 
     async def _take(self, slots: Collection[int]) -> None:
+        self._is_taking = True
+        try:
+            await self._take_and_start(slots)
+        finally:
+            self._is_taking = False
+
+    async def _take_and_start(self, slots: Collection[int]) -> None:
         before = len(self._agents.own)
         foreign = await self._agents.take(slots)
         scheduler = self._scheduler
@@ -282,7 +290,7 @@ class Fleet:
         if limits.is_reached:  # others may have left something of it
             await self._allot()
         transactions = self._agents.transactions
-        if not has_ended():
+        if self._is_taking or not has_ended():
             return False
         is_over = await self._agents.rest(transactions)
         if limits.allotted is not None:  # what was not used is of all agents now

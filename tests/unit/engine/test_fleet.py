@@ -56,7 +56,8 @@ class Agent:
             scheduler=SimpleNamespace(
                 workbench=self, host_table=SimpleNamespace(rest=self.rest_slots), address_limiter=self, due_urls=self,
                 wake=lambda: None,
-                url_limits=SimpleNamespace(max_urls=None), share_limits=lambda agents: None,
+                url_limits=SimpleNamespace(max_urls=None, is_reached=False, allotted=None),
+                share_limits=lambda agents: None,
                 revisits=SimpleNamespace(hint_after_s=None),
             ),  # type: ignore[arg-type]
             reevaluation=SimpleNamespace(load=lambda sweep: None, read_marks=lambda: None),  # type: ignore[arg-type]
@@ -403,6 +404,34 @@ def test_agents_wait_for_one_that_does_not_take_in_what_they_find() -> None:
         agent.inbox, agent.is_cut_off = 0, True
         await asyncio.sleep(LEASE_S)
         assert agent.fleet.pause_reason() == "the database did not renew the lease of this agent in time"
+        await agent.kill()
+
+    run(main())
+
+
+def test_a_crawl_is_not_over_while_slots_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their work is stored already, and the scheduler does not know of it yet."""
+
+    async def main() -> None:
+        agent = Agent("a", Database(), random.Random(6))
+        over: list[bool] = []
+
+        async def is_over() -> bool:
+            return await agent.fleet.is_over(lambda: True)
+
+        async def commands() -> list[tuple[int, str, dict[str, Any]]]:
+            over.append(await is_over())
+            return []
+
+        async def rest(transactions: int) -> bool:
+            return True
+
+        monkeypatch.setattr(agent, "commands", commands)
+        monkeypatch.setattr(agent, "rest", rest)
+        await until_shared([agent])
+        await asyncio.sleep(1)
+        assert over == [False]
+        assert await is_over()
         await agent.kill()
 
     run(main())
