@@ -71,7 +71,7 @@ class Crawl:
         quiet: asyncio.Event,
         observer: Observer,
         background: Sequence[Callable[[], Coroutine[None, None, None]]] = (),
-        is_over: Callable[[Callable[[], bool]], Awaitable[bool]] | None = None,
+        is_over: Callable[[Callable[[], bool], bool], Awaitable[bool]] | None = None,
     ) -> None:
         self._is_over = is_over
         self._scheduler = scheduler
@@ -195,7 +195,7 @@ class Crawl:
             if max_s is not None and self._clock.mono() - started >= max_s:
                 return StoppedBy.MAX_DURATION
             reason = self._ended()
-            if reason is not None and await self._others_go_on():
+            if reason is not None and await self._others_go_on(reason):
                 reason = None
                 await asyncio.sleep(_OTHERS_S)
             if reason is not None:
@@ -211,12 +211,15 @@ class Crawl:
                     await self._quiet.wait()
         return self._stop
 
-    async def _others_go_on(self) -> bool:
-        """Whether other agents that share the store may still find something for this one."""
+    async def _others_go_on(self, reason: StoppedBy) -> bool:
+        """Whether other agents that share the store may still find something for this one. If it can do nothing more,
+        it leaves its hosts to them.
+        """
         if self._is_over is None:
             return False
+        leaves = reason is StoppedBy.DISK or self._scheduler.host_table.outage.since_mono is not None
         try:
-            return not await self._is_over(lambda: self._ended() is not None)
+            return not await self._is_over(lambda: self._ended() is not None, leaves)
         except FrontierFull:
             return True
 

@@ -424,12 +424,14 @@ class Engine:
             left = urls_left(hosts, parked, self.frontier.totals(), self.clock.mono())
         committer = self.committer
         is_settled = committer.is_idle and not self.scheduler.leases_out and not committer.unstored
+        # What other agents hold back is not known
+        owns_all = self.frontier.agents is None or self.frontier.agents.owns_all
         return ending(
             stopped_by,
             self.frontier.totals(),
             left,
             suspects,
-            is_settled=is_settled and not committer.lost_at_end,
+            is_settled=is_settled and owns_all and not committer.lost_at_end,
         )
 
     def _seeds_in_scope(self) -> Iterator[Discovered]:

@@ -283,9 +283,13 @@ class Fleet:
             answer = await self.carry_out(name, arguments)
         await self._agents.answer(number, answer, slots.intersection(self._agents.own))
 
-    async def is_over(self, has_ended: Callable[[], bool]) -> bool:
-        """Whether the crawl is over for all agents, if it `has_ended` here. Raises FrontierFull."""
+    async def is_over(self, has_ended: Callable[[], bool], leaves: bool) -> bool:
+        """Whether the crawl is over for all agents, if it `has_ended` here; or for this one, if it `leaves` its hosts to
+        others. Raises FrontierFull.
+        """
         await self._take_in()
+        if leaves and self.ownership.alive > 1:
+            return has_ended()
         limits = self._scheduler.url_limits
         if limits.is_reached:  # others may have left something of it
             await self._allot()

@@ -228,3 +228,21 @@ def test_an_agent_that_is_cut_off_stops_before_others_take_over(tmp_path: Path) 
         assert_whole(agents)
         ours = [one.begin_ms / 1000 for one in agents.server.requests() if one.address == address_of(1)]
         assert [at for at in ours if cut_at + LEASE_S < at < opened_at] == []
+
+
+def test_an_agent_whose_disk_is_full_leaves_its_hosts_to_others(tmp_path: Path) -> None:
+    """It ends, and the crawl with it only where nobody can go on."""
+    with nginx(Site(dict.fromkeys(domains(8), 5))) as server:
+        agents = Agents.of(tmp_path, server, new_database(), 2, crawl={"linger": "3s"})
+        config = agents.crawls[1].config
+        config.write_text(config.read_text().replace("[output]", '[output]\nmin_free = "900TiB"'))
+        full = agents.start(2)
+        try:
+            while not (tmp_path / "a2" / "out" / "run.json").exists():  # it has all slots
+                time.sleep(0.02)
+            other = agents.start(1)
+            ends = [process.communicate(timeout=TIMEOUT_S) for process in (other, full)]
+        finally:
+            full.kill()
+        assert (other.returncode, full.returncode) == (0, 74), ends
+        assert_whole(agents)
