@@ -284,8 +284,8 @@ class Fleet:
         await self._agents.answer(number, answer, slots.intersection(self._agents.own))
 
     async def is_over(self, has_ended: Callable[[], bool], leaves: bool) -> bool:
-        """Whether the crawl is over for all agents, if it `has_ended` here. If it `leaves` its hosts to others: for this
-        one. Raises FrontierFull.
+        """Whether the crawl is over for all agents, if it `has_ended` here. If it `leaves` its hosts to others,
+        for this one. Raises FrontierFull.
         """
         await self._take_in()
         if leaves and self.ownership.alive > 1:
