@@ -82,7 +82,8 @@ class Fleet:
         self._status = status
         self.ownership = Ownership(agents.name, agents.lease_s)
         self._giving: set[int] = set()  # slots that are given back as soon as nothing of them is in memory
-        self._is_taking = False  # slots are owned already whose work the scheduler does not know of yet
+        self._is_taking = False  # slots are owned already whose work the scheduler does not know of yet …
+        self._is_behind = False  # … and still does not, since the database was away
         self._looked_mono = 0.0
         self._renewing: asyncio.Task[None] | None = None
         self.inbox_urls = 0  # of all agents, at the last look
@@ -158,6 +159,7 @@ class Fleet:
                 await self._take_in()
                 if self._lease_mono() - self._looked_mono >= LOOK_S:
                     await self._look()
+                await self._catch_up()
                 await self._finish_giving()
             await asyncio.sleep(TICK_S)
 
@@ -213,14 +215,23 @@ class Fleet:
         with suppress(FrontierFull):  # `obey` tries it again
             await self._obey_all()  # what was taken down or blocked meanwhile gets no request
         scheduler.workbench.took(slots)
+        own = len(self._agents.own)
+        self._on_event(Event.SLOTS, {"taken": own - before, "given_back": 0, "own": own})
+        self._is_behind = True
+        await self._catch_up()
+
+    async def _catch_up(self) -> None:
+        """Have the scheduler begin with slots that were taken, unless it has. Raises FrontierFull: then once more."""
+        if not self._is_behind:
+            return
+        scheduler = self._scheduler
         await scheduler.due_urls.look_again()
         await self._on_slots()
         self._reevaluation.load(await self._frontier.sweep())
         self._reevaluation.read_marks()
-        own = len(self._agents.own)
-        self._on_event(Event.SLOTS, {"taken": own - before, "given_back": 0, "own": own})
         scheduler.workbench.start()
         scheduler.wake()
+        self._is_behind = False
 
     async def _finish_giving(self) -> None:
         if not self._giving:
@@ -294,7 +305,7 @@ class Fleet:
         if limits.is_reached:  # others may have left something of it
             await self._allot()
         transactions = self._agents.transactions
-        if self._is_taking or not has_ended():
+        if self._is_taking or self._is_behind or not has_ended():
             return False
         is_over = await self._agents.rest(transactions)
         if limits.allotted is not None:  # what was not used is of all agents now

@@ -40,7 +40,7 @@ class Agent:
         self._goes_on = asyncio.Event()
         self._goes_on.set()
         self.is_cut_off = False
-        self.inbox = 0
+        self.inbox = self.failures = self.starts = 0
         self._slots: list[int] = []
         self._owned: set[int] = set()
         self.rested: dict[int, float] = {}
@@ -218,13 +218,15 @@ class Agent:
         return
 
     async def look_again(self) -> None:
-        return
+        if self.failures:
+            self.failures -= 1
+            raise FrontierFull("away just now")
 
     def delay_all(self) -> None:
         return
 
     def start(self) -> None:
-        return
+        self.starts += 1
 
     def took(self, slots: Collection[int]) -> None:
         for slot in slots:
@@ -417,7 +419,7 @@ def test_a_crawl_is_not_over_while_slots_are_taken(monkeypatch: pytest.MonkeyPat
         over: list[bool] = []
 
         async def is_over() -> bool:
-            return await agent.fleet.is_over(lambda: True)
+            return await agent.fleet.is_over(lambda: True, leaves=False)
 
         async def commands() -> list[tuple[int, str, dict[str, Any]]]:
             over.append(await is_over())
@@ -432,6 +434,22 @@ def test_a_crawl_is_not_over_while_slots_are_taken(monkeypatch: pytest.MonkeyPat
         await asyncio.sleep(1)
         assert over == [False]
         assert await is_over()
+        await agent.kill()
+
+    run(main())
+
+
+def test_slots_are_begun_with_when_the_database_is_back() -> None:
+    """It went away after they were taken, and before their work was read. Until then the crawl is not over."""
+
+    async def main() -> None:
+        agent = Agent("a", Database(), random.Random(6))
+        agent.failures = 3
+        while len(agent.own) < SLOTS:
+            await asyncio.sleep(0.01)
+        assert (agent.starts, await agent.fleet.is_over(lambda: True, leaves=False)) == (0, False)
+        await asyncio.sleep(5)
+        assert (agent.failures, agent.starts) == (0, 1)
         await agent.kill()
 
     run(main())
