@@ -81,10 +81,13 @@ async def asked(name: str, arguments: Arguments, ask: Ask) -> object:
 
 
 def merged(answers: Answers, name: str = "") -> Any:
-    """The results of all agents as one: numbers are added up, lists joined. Raises CommandRefused if all refused, or
-    none answered.
+    """The results of all agents as one: numbers are added up, lists joined. Raises CommandRefused if all refused, if
+    one could not do its part, or if none answered.
     """
     results = [answer["result"] for answer in answers.values() if "result" in answer]
+    for agent, answer in answers.items():
+        if answer.get("exit_code", Exit.FINDINGS) != Exit.FINDINGS:  # not only that the host is of another agent
+            raise _refused(agent, answer)
     if results:
         return _merged(results, max if name in _SAME_FOR_ALL else sum)
     if not answers:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crawler.core.clock import Clock
-from crawler.core.enums import Bottleneck
+from crawler.core.enums import Bottleneck, Exit
 from crawler.core.formatting import count
 from crawler.core.ownership import Ownership
 from crawler.engine.reevaluation import Reevaluation
@@ -292,6 +292,8 @@ class Fleet:
             await self._agents.answer(number, {"result": {"changed": True, "in_flight": in_flight}}, slots)
         if self.carry_out is not None and (is_new or name not in OF_PROCESS):
             answer = await self.carry_out(name, arguments)
+        if answer.get("exit_code") in (Exit.IO, Exit.WAITING):  # it could not: the next agent of the slots does it
+            slots.clear()
         await self._agents.answer(number, answer, slots.intersection(self._agents.own))
 
     async def is_over(self, has_ended: Callable[[], bool], leaves: bool) -> bool:

@@ -70,6 +70,13 @@ class Fleet:
         return self.plans
 
 
+def test_an_agent_that_could_not_do_its_part_is_named() -> None:
+    ending = {"refused": "the crawl is ending", "exit_code": 75}
+    with pytest.raises(CommandRefused, match="a2: the crawl is ending") as refused:
+        merged({**results({"urls": 0}), "a2": ending})
+    assert refused.value.exit_code == 75
+
+
 async def test_a_reload_is_refused_as_a_whole() -> None:
     """If one agent refuses its configuration, or has other rules: then none is told to reload."""
     for plans in (
