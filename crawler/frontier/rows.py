@@ -207,7 +207,7 @@ class PendingChange:
 
     def move(self, host_id: int, before: str, after: str) -> None:
         """Count a URL that changes its state."""
-        self.counts[before] -= 1
+        self.counts[before] = self.counts.get(before, 0) - 1  # of another agent it may be the first
         self.counts[after] = self.counts.get(after, 0) + 1
         self.hosts[host_id].queued += (after == UrlState.QUEUED) - (before == UrlState.QUEUED)
         self.hosts[host_id].again += after == UrlState.QUEUED

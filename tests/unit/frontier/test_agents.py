@@ -247,6 +247,20 @@ async def test_a_user_without_rights_is_told_so(stack: AsyncExitStack) -> None:
             await ask("pause", {})
 
 
+async def test_what_another_agent_fetched_can_be_taken_down(stack: AsyncExitStack) -> None:
+    """By an agent that has stored nothing yet; only the sum of both is a number of URLs."""
+    dsn = new_database()
+    one, other = await opened(stack, dsn, "a"), await opened(stack, dsn, "b")
+    receipt = await one.add([found(HOSTS[0])], now=NOW)
+    host = receipt.hosts[0].id
+    (task,) = await one.take(host, 1, leased=[])
+    await one.settle(batch(visit(task, host_id=host)))
+    await give(one, other, range(SLOTS))
+    assert (await other.forget_host(HOSTS[0][8:-1], now=NOW)).urls == 1
+    await other.agents.count()
+    assert (other.totals().done, other.totals().queued) == (0, 0)
+
+
 async def test_parts_of_a_limit_are_given_out_once(stack: AsyncExitStack) -> None:
     """Never more than the limit, and what one that leaves did not use goes to others."""
     one, other = await two(stack)
