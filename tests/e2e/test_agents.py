@@ -6,6 +6,7 @@ import select
 import signal
 import socket
 import subprocess
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from typing import IO
 
 import pytest
 
+from tests.e2e.test_guides import blocks
 from tests.support.commands import TIMEOUT_S, Crawl, ended, environment, read_lines, run, running
 from tests.support.nginx import Nginx, Site, nginx
 from tests.support.postgresql import new_database
@@ -83,6 +85,28 @@ def events(crawl: Crawl, name: str) -> list[str]:
     """Lines are written a little later than what they tell happens."""
     path = crawl.output / name / "logs" / "events.jsonl"
     return [line["event"] for line in read_lines(path)] if path.exists() else []
+
+
+def test_the_commands_of_the_page_on_scaling_run(site: Nginx, tmp_path: Path) -> None:
+    """Two agents with its settings, but for the database and the directory."""
+    text = (Path(__file__).parents[2] / "docs/SCALING.md").read_text()
+    ((begin, look, check),) = [block.splitlines() for block in blocks(text, "sh agents")]
+    (settings,) = blocks(text, "toml")
+    stored = tomllib.loads(settings)["frontier"] | {"dsn": new_database()}
+    site.forget()
+    output: dict[str, object] = {"directory": tmp_path / "archive"}
+    keys: dict[str, dict[str, object]] = {"identity": IDENTITY, "frontier": stored, "output": output}
+    Crawl.of(tmp_path, sections(site, DOCS, OTHER, **keys))
+    wanted = site.site.wanted(DOCS, OTHER)
+    with running(*begin.split()[1:], cwd=tmp_path) as process:
+        assert wait_until(lambda: site.count() >= len(wanted) and wanted <= set(site.places()), process)
+        seen = run(*look.split()[1:], cwd=tmp_path)
+        assert (seen.code, seen.stderr) == (0, "")
+        assert all(name in seen.stdout for name in ("a-1", "a-2"))
+        process.send_signal(signal.SIGTERM)
+        assert ended(process).code == 0
+    checked = run(*check.split()[1:], cwd=tmp_path)
+    assert checked.code == 0, checked.stdout
 
 
 def test_all_crawl_and_all_are_drained(site: Nginx, tmp_path: Path) -> None:
