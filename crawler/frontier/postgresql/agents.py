@@ -126,7 +126,8 @@ class SlotTransactions:
             await self._db.run("SELECT pg_advisory_xact_lock($1::integer, 2)", LOCK)
             left = limit - (await self._db.fetchval(sql.ALLOTTED) or 0)
             used = max(self._db.state.allotted, counters_from(self._db.state.counters).urls_fetched)
-            pending.replace(allotted=used + max(0, min(wanted, left)), is_idle=self._db.state.is_idle)
+            granted = max(0, min(wanted, left))  # with more it has something left to do
+            pending.replace(allotted=used + granted, is_idle=self._db.state.is_idle and not granted)
         return self._db.state.allotted
 
     async def empty_inbox(self, now: float, hint_after_s: float | None) -> Receipt | None:

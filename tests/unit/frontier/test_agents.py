@@ -328,3 +328,15 @@ async def test_slots_that_are_given_back_are_owned_until_they_are(stack: AsyncEx
     assert one.totals().done == 1
     await give(one, other, range(slot, slot + 1))
     assert await queued(other) == {mine[8:-1]: 1}
+
+
+async def test_an_agent_that_gets_more_of_a_limit_rests_no_more(stack: AsyncExitStack) -> None:
+    """Before it has fetched anything: else others would take the crawl for over."""
+    one, other = await two(stack)
+    assert await one.agents.allot(100, 100) == 100
+    assert not await other.agents.rest(other.agents.transactions)
+    assert await one.agents.rest(one.agents.transactions)  # what it did not use goes back
+    assert await other.agents.allot(100, 0) == 0
+    assert await one.agents.rest(one.agents.transactions)
+    assert await other.agents.allot(100, 50) == 50
+    assert not await one.agents.rest(one.agents.transactions)
