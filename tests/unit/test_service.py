@@ -13,6 +13,8 @@ from tests.support.virtual_time import run
 class Engine:
     """Takes any options."""
 
+    frontier = SimpleNamespace(agents=None)
+
     clock = SimpleNamespace(now=lambda: 1_795_424_400.0)
 
     async def reconfigure(self, options: object) -> None: ...
