@@ -39,14 +39,19 @@ async def ask(
     db: asyncpg.Connection, name: str, arguments: Mapping[str, object], *, agent: str | None, sent_by: str
 ) -> Answers:
     """Send a command, and wait for the answers of `agent`, or of all agents that are connected to the database. Returns
-    the answers by agent.
+    the answers by agent. A command that nobody answers is taken back: whoever sent it sends it again.
     """
     await db.execute(sql.END_COMMANDS)
-    number = await db.fetchval(sql.SEND, agent, name, orjson.dumps(dict(arguments)).decode(), sent_by)
+    async with db.transaction():
+        # Commands are stored in the order of their numbers: agents look for those after the last one
+        await db.execute("SELECT pg_advisory_xact_lock($1::integer, 4)", LOCK)
+        number = await db.fetchval(sql.SEND, agent, name, orjson.dumps(dict(arguments)).decode(), sent_by)
     while True:
         answers = {row[0]: orjson.loads(row[1]) for row in await db.fetch(sql.ANSWERS, number)}
         awaited = [row[0] for row in await db.fetch(sql.LIVING, LOCK) if agent in (None, row[0])]
         if answers.keys() >= set(awaited):
+            if not answers:
+                await db.execute(sql.TAKE_BACK, number)
             return answers
         await asyncio.sleep(ASK_S)
 

@@ -124,6 +124,7 @@ END_ALLOTMENT: Final = """
 UPDATE settled SET allotted = least(allotted, coalesce((counters::json ->> 'urls_fetched')::bigint, 0))
 WHERE agent = $1"""
 SEND: Final = "INSERT INTO command (agent, name, arguments, sent_by) VALUES ($1, $2, $3, $4) RETURNING id"
+TAKE_BACK: Final = "DELETE FROM command WHERE id = $1"
 END_COMMANDS: Final = "DELETE FROM command WHERE sent_at < now() - interval '7 days'"
 COMMANDS: Final = """
 SELECT id, name, arguments FROM command WHERE id > $2 AND coalesce(agent = $1, true) ORDER BY id"""

@@ -340,3 +340,30 @@ async def test_an_agent_that_gets_more_of_a_limit_rests_no_more(stack: AsyncExit
     assert await one.agents.rest(one.agents.transactions)
     assert await other.agents.allot(100, 50) == 50
     assert not await one.agents.rest(one.agents.transactions)
+
+
+async def test_a_command_that_nobody_answers_is_taken_back(stack: AsyncExitStack) -> None:
+    """Else the next agent would carry it out, after its sender was told that nobody did."""
+    dsn = new_database()
+    one = await opened(stack, dsn, "a")
+    async with session(dsn, None) as send:
+        assert await send("add", {"urls": []}, "b") == {}
+        assert await one.agents.commands() == []
+        numbers = await asyncio.gather(*(one._fetchval("SELECT max(id) FROM command") for _ in range(2)))
+    assert numbers == [None, None]
+
+
+async def test_commands_that_are_sent_at_once_are_all_carried_out(stack: AsyncExitStack) -> None:
+    """In the order of their numbers, whichever is stored first."""
+    dsn = new_database()
+    one = await opened(stack, dsn, "a")
+    assert await one.agents.commands() == []
+    sent = [asyncio.create_task(one.agents.ask("retry", {"host": [str(n)]})) for n in range(8)]
+    told: list[str] = []
+    while len(told) < len(sent):
+        for number, _, arguments in await one.agents.commands():
+            told += arguments["host"]
+            await one.agents.answer(number, {"result": number}, one.agents.own)
+        await asyncio.sleep(0)
+    assert sorted(told) == [str(n) for n in range(8)]
+    assert all(answers.keys() == {"a"} for answers in await asyncio.gather(*sent))
