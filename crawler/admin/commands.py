@@ -138,7 +138,9 @@ class Commands:
             wanted = replace(wanted, host_ids=await _stored(host_ids(self._frontier, hosts)))
             if not wanted.host_ids:
                 raise CommandRefused(f"the store knows no host {' or '.join(hosts)}", Exit.FINDINGS)
-        counts = await _stored(requeue(self._frontier, wanted, dry_run=dry_run))
+        slots = arguments.get("slots")  # of several agents, this one has carried it out for its other slots
+        of_slots = None if slots is None else frozenset(slots)
+        counts = await _stored(requeue(self._frontier, wanted, dry_run=dry_run, slots=of_slots))
         if not dry_run:
             self._scheduler.requeued(counts)
         return {"urls": sum(counts.values()), "hosts": len(counts), "dry_run": dry_run}

@@ -281,10 +281,12 @@ class Fleet:
                 await self._obey(number, name, arguments)
 
     async def _obey(self, number: int, name: str, arguments: Mapping[str, Any]) -> None:
-        """Carry out a command. One for hosts is carried out once more for slots that come later; one for the process
-        is not, and neither are those from before it began.
+        """Carry out a command. One for hosts is carried out once more for slots that come later, which it then has as
+        `slots`; one for the process is not, and neither are those from before it began.
         """
         slots = set(self._agents.own)
+        if name not in OF_PROCESS and (behind := await self._agents.behind(number)) < slots:
+            arguments = {**arguments, "slots": sorted(behind)}
         is_new, self._last_command = number > self._last_command, max(number, self._last_command)
         answer: dict[str, Any] = {"result": None}
         if name == STOP:  # this ends with what it starts

@@ -15,6 +15,7 @@ from crawler.core.enums import DenyReason, ErrorType, OutcomeLabel, RetryEffect,
 from crawler.core.formatting import unreadable_robots
 from crawler.core.models import Discovered, HostReadiness, HostRow, Origin, TemplateRow
 from crawler.core.outcomes import TEMPORARY_STATUSES, backs_off_origin
+from crawler.core.ownership import slot_in
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, parse_seed
 from crawler.engine.scheduling.host_table import RETRY_AFTER, Woken
@@ -169,9 +170,12 @@ def parse_endings(errors: Sequence[str], statuses: Sequence[str]) -> UrlSelectio
     return UrlSelection(errors=tuple(errors), statuses=tuple(sorted(codes)))
 
 
-async def requeue(frontier: Frontier, selection: UrlSelection, *, dry_run: bool = False) -> Counter[int]:
-    """Queue the selected URLs; their attempts start over. Returns host id → number of URLs; with `dry_run` nothing is
-    changed. It runs in slices: after a crash only some may be queued.
+async def requeue(
+    frontier: Frontier, selection: UrlSelection, *, dry_run: bool = False, slots: Collection[int] | None = None
+) -> Counter[int]:
+    """Queue the selected URLs, of these slots of a shared store if they are given; their attempts start over. Returns
+    host id → number of URLs; with `dry_run` nothing is changed. It runs in slices: after a crash only some may be
+    queued.
     """
     counts: Counter[int] = Counter()
     host_ids = selection.host_ids
@@ -180,6 +184,8 @@ async def requeue(frontier: Frontier, selection: UrlSelection, *, dry_run: bool 
         after: int | None = None
         while True:
             found, after = await frontier.settled_urls(selection, after=after, host_id=host_id)
+            if slots is not None:
+                found = [one for one in found if slot_in(one.host_id) in slots]
             if dry_run:
                 counts.update(one.host_id for one in found)
             elif found:

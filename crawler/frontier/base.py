@@ -404,6 +404,9 @@ class Agents(Protocol):
     async def commands(self) -> list[tuple[int, str, dict[str, Any]]]:
         """What operators told this agent and it has not answered: number, name and arguments of commands."""
 
+    async def behind(self, number: int) -> set[int]:
+        """The own slots for which this command was not carried out yet."""
+
     async def answer(self, number: int, result: Mapping[str, object], slots: Collection[int]) -> None:
         """Answer a command, which was carried out for these slots."""
 

@@ -270,6 +270,10 @@ class PostgresAgents:
 
         return await self._asked(read)
 
+    async def behind(self, number: int) -> set[int]:
+        rows = await self._asked(lambda db: db.fetch(sql.BEHIND, self.name, number))
+        return {row[0] for row in rows}
+
     async def answer(self, number: int, result: Mapping[str, object], slots: Collection[int]) -> None:
         async def write(db: asyncpg.Connection) -> None:
             async with db.transaction():

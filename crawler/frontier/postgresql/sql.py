@@ -129,6 +129,7 @@ END_COMMANDS: Final = "DELETE FROM command WHERE sent_at < now() - interval '7 d
 COMMANDS: Final = """
 SELECT id, name, arguments FROM command WHERE id > $2 AND coalesce(agent = $1, true) ORDER BY id"""
 LAST_COMMAND: Final = "SELECT coalesce(max(id), 0) FROM command"
+BEHIND: Final = "SELECT id FROM slot WHERE agent = $1 AND NOT is_free AND obeyed < $2"
 OBEYED: Final = "SELECT min(obeyed) FROM slot WHERE agent = $1 AND NOT is_free"
 ANSWER: Final = """
 INSERT INTO answer VALUES ($1, $2, $3) ON CONFLICT (command, agent) DO UPDATE SET result = excluded.result"""

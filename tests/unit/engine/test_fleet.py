@@ -200,6 +200,9 @@ class Agent:
     async def scope_hosts(self) -> list[str]:
         return []
 
+    async def behind(self, number: int) -> set[int]:
+        return set(self._slots)
+
     async def last_command(self) -> int:
         return 0
 

@@ -8,11 +8,20 @@ from typing import Any
 import pytest
 
 from crawler.core.url import SLOTS
-from crawler.frontier.base import FrontierFull, FrontierLocked, FrontierMismatch, FrontierUnreachable, Leaving, Wanted
+from crawler.engine.operations import requeue
+from crawler.frontier.base import (
+    FrontierFull,
+    FrontierLocked,
+    FrontierMismatch,
+    FrontierUnreachable,
+    Leaving,
+    UrlSelection,
+    Wanted,
+)
 from crawler.frontier.postgresql.fleet_control import read_fleet, session
 from crawler.frontier.postgresql.slots import slot_of_host
 from crawler.frontier.postgresql.store import PostgresFrontier
-from tests.support.frontiers import NOW, batch, found, links, visit
+from tests.support.frontiers import NOW, batch, found, links, response, visit
 from tests.support.postgresql import new_database, shared_server
 
 HOSTS = [f"https://www.site{n}.test/" for n in range(40)]
@@ -367,3 +376,28 @@ async def test_commands_that_are_sent_at_once_are_all_carried_out(stack: AsyncEx
         await asyncio.sleep(0)
     assert sorted(told) == [str(n) for n in range(8)]
     assert all(answers.keys() == {"a"} for answers in await asyncio.gather(*sent))
+
+
+async def test_a_command_is_carried_out_for_each_slot_once(stack: AsyncExitStack) -> None:
+    """For slots that come later, and not once more for the others."""
+    one, other = await two(stack)
+    urls = {url: slot_of_host(url[8:-1]) for url in HOSTS}
+    for agent in (one, other):
+        ours = [found(url) for url, slot in urls.items() if slot in set(agent.agents.own)]
+        for row in (await agent.add(ours, now=NOW)).hosts:
+            (task,) = await agent.take(row.id, 9, leased=())
+            await agent.settle(batch(visit(task, response(404), host_id=row.id)))
+        assert await agent.agents.commands() == []
+    asking = asyncio.create_task(one.agents.ask("requeue", {"status": ["404"]}, agent="a"))
+    while not (told := await one.agents.commands()):
+        await asyncio.sleep(0)
+    ((number, *_),) = told
+    await one.agents.answer(number, {"result": None}, one.agents.own)
+    await asking
+    before = set(one.agents.own)
+    assert await one.agents.behind(number) == set()
+    await give(other, one, range(SLOTS // 2))
+    behind = await one.agents.behind(number)
+    assert behind == set(one.agents.own) - before
+    queued_again = await requeue(one, UrlSelection(statuses=(404,)), slots=behind)
+    assert {host_id & 1023 for host_id in queued_again} == {slot for slot in urls.values() if slot in behind}
