@@ -21,7 +21,7 @@ import orjson
 from crawler.core.calendar_expression import utc_offset_of
 from crawler.core.clock import Clock, Hours
 from crawler.core.enums import Source, StoppedBy
-from crawler.core.models import Denied, Discovered, Origin, Suspects
+from crawler.core.models import Denied, Discovered, Origin, RobotsRecord, Suspects
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, parse_seed
 from crawler.engine.committer import Committer
@@ -232,6 +232,7 @@ class Engine:
             clock=clock,
             limits=fetch,
             observer=observer,
+            stored_elsewhere=self._robots_elsewhere if frontier.agents is not None else None,
         )
         large_pages = asyncio.Semaphore(LARGE_AT_ONCE)
         self.workers = [
@@ -456,6 +457,15 @@ class Engine:
     def _scope_widened(self, places: list[str]) -> None:
         if new := set(places) - set(self.url_policy.scope.added):
             self.url_policy.scope = self.url_policy.scope.widened(*sorted(new))
+
+    async def _robots_elsewhere(self, origin: Origin) -> RobotsRecord | None:
+        agents = self.frontier.agents
+        if agents is None or agents.owns_host(origin.host):
+            return None
+        try:
+            return await agents.stored_robots(origin)
+        except FrontierFull:
+            return None
 
     def _status_text(self) -> str:
         status = self.monitor.status()

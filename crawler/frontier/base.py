@@ -24,7 +24,9 @@ from crawler.core.models import (
     HostRow,
     HostTemplates,
     KeyRow,
+    Origin,
     RecordLocation,
+    RobotsRecord,
     Round,
     RoundCounts,
     Settlement,
@@ -397,6 +399,9 @@ class Agents(Protocol):
         """Store that nothing was left to do here after so many transactions, unless there were others since. Returns
         whether that holds for all agents: the crawl is over.
         """
+
+    async def stored_robots(self, origin: Origin) -> RobotsRecord | None:
+        """The robots.txt of a host of another agent, with its text; None if it is not known."""
 
     def owns_host(self, name: str) -> bool:
         """Whether a host of this name belongs to this agent."""

@@ -1,5 +1,6 @@
 """What a response to a request for robots.txt means for its host (RFC 9309 §2.3.1)."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple, assert_never
@@ -22,7 +23,7 @@ from crawler.core.models import (
     Task,
 )
 from crawler.core.outcomes import backs_off_origin, is_throttled
-from crawler.core.url import UrlError, check_href
+from crawler.core.url import UrlError, check_href, target_of
 from crawler.engine.observer import Observer
 from crawler.engine.pages.response_processor import off_loop_if_large
 from crawler.engine.pages.url_list_policy import UrlListPolicy
@@ -118,7 +119,9 @@ def _unreachable(
 
 
 class RobotsResponses:
-    """Processes responses to requests for robots.txt. All workers share one."""
+    """Processes responses to requests for robots.txt. All workers share one. `stored_elsewhere` returns the robots.txt
+    of a host of another agent, with its text.
+    """
 
     def __init__(
         self,
@@ -129,7 +132,9 @@ class RobotsResponses:
         clock: Clock,
         limits: FetchOptions,
         observer: Observer,
+        stored_elsewhere: Callable[[Origin], Awaitable[RobotsRecord | None]] | None = None,
     ) -> None:
+        self._stored_elsewhere = stored_elsewhere
         self._scheduler = scheduler
         self._url_policy = url_policy
         self._url_list_policy = url_list_policy
@@ -150,7 +155,8 @@ class RobotsResponses:
         """
         now = self._clock.now()
         moved = redirect_of(task, outcome)
-        if moved is not None:
+        found = None if moved is None else await self._verdict_elsewhere(*moved, now)
+        if moved is not None and found is None:
             self._scheduler.add_auxiliary(host, *moved)
             return None, ()
         verdict = partial(
@@ -162,13 +168,24 @@ class RobotsResponses:
             token=self._url_policy.rules.token,
             limits=self._limits,
         )
-        robots, rules = await off_loop_if_large(outcome, verdict)
+        robots, rules = await off_loop_if_large(outcome, verdict) if found is None else found
         if robots.verdict != "rules" or rules is not None:  # else the former rules still apply
             self._url_policy.rules.put(host, rules, stored=robots.body is None)
         sitemaps = self._url_list_policy.sitemaps_of(host.origin, robots, self._url_policy.scope)
         self._scheduler.learn_robots(host, robots)
         self._observer.robots(host)
         return robots, sitemaps
+
+    async def _verdict_elsewhere(self, origin: Origin, task: Task, now: float) -> Verdict | None:
+        """The verdict by the robots.txt of a host of another agent, which requested it already: this one must not send
+        requests to that host.
+        """
+        if self._stored_elsewhere is None or target_of(task.url) != "/robots.txt":
+            return None
+        record = await self._stored_elsewhere(origin)
+        if record is None or record.verdict == "unreachable" or record.expires_at <= now:
+            return None
+        return Verdict(record, None if record.body is None else self._url_policy.rules.parse(record.body))
 
     def _retry_s(self, lease: Lease, host: Host, outcome: Outcome) -> float:
         """Seconds until robots.txt is requested again if this outcome is a failure."""

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import asyncpg
 import orjson
 
+from crawler.core.models import Origin, RobotsRecord
 from crawler.core.ownership import AgentSeen, is_over
 from crawler.frontier.base import FrontierLocked, Look, Receipt
 from crawler.frontier.postgresql import sql
@@ -252,6 +253,11 @@ class PostgresAgents:
             return is_over(owners, sum(slots for _, is_free, _, slots, _ in rows if is_free), rows[0][4])
 
         return await self._job(is_done)
+
+    async def stored_robots(self, origin: Origin) -> RobotsRecord | None:
+        place = slot_of_host(origin.host), origin.host, origin.scheme, origin.port
+        rows = await self._asked(lambda db: db.fetch(sql.ROBOTS_OF, *place))
+        return RobotsRecord(*rows[0]) if rows else None
 
     def owns_host(self, name: str) -> bool:
         return slot_of_host(name) in self._of_store().slots.owned

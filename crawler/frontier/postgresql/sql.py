@@ -399,6 +399,10 @@ REEVALUATED: Final = "DELETE FROM reevaluation WHERE slot = $1 AND host = $2 AND
 MARKED_HOSTS: Final = """
 SELECT host FROM reevaluation WHERE slot = ANY ($1::smallint[]) AND (slot, host) > ($2::smallint, $3::bigint)
 ORDER BY slot, host LIMIT $4"""
+ROBOTS_OF: Final = """
+SELECT verdict, status_code, body, fetched_at, expires_at, crawl_delay_s, failing_since, error
+FROM host JOIN robots ON robots.slot = host.slot AND robots.host = host.id
+WHERE host.slot = $1 AND host.host = $2 AND host.scheme = $3 AND host.port = $4"""
 ROBOTS_BODY: Final = "SELECT body FROM robots WHERE slot = $1 AND host = $2"
 ROBOTS_VERSIONS: Final = """
 SELECT fetched_at, status_code, verdict, digest, body FROM robots_version

@@ -200,6 +200,12 @@ class Agent:
     async def scope_hosts(self) -> list[str]:
         return []
 
+    async def stored_robots(self, origin: object) -> None:
+        return
+
+    def owns_host(self, name: str) -> bool:
+        return True
+
     async def behind(self, number: int) -> set[int]:
         return set(self._slots)
 

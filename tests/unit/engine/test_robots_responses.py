@@ -10,7 +10,7 @@ import pytest
 
 from crawler.content.robots_txt import RobotsTxt
 from crawler.core.enums import ErrorType, StoppedBy, TruncatedReason
-from crawler.core.models import Fetched, FetchResult, Outcome, Redirected, RobotsRecord
+from crawler.core.models import Fetched, FetchResult, Origin, Outcome, Redirected, RobotsRecord
 from crawler.engine.options import EngineOptions
 from crawler.engine.pages import robots
 from crawler.fetch.options import FetchOptions
@@ -274,3 +274,27 @@ def test_the_line_that_a_cut_went_through_is_no_rule() -> None:
     assert verdict.record.body == b"User-agent: *\nDisallow: /private\n"
     assert verdict.rules is not None
     assert not verdict.rules.judge("https://a.test/private").allowed
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_the_robots_txt_of_another_agents_host_is_not_requested(is_known: bool) -> None:
+    """Where a redirect leads to it and that agent has it. (Two agents would not keep one delay.)"""
+
+    async def main() -> set[str]:
+        moved = response(301, location="https://b.test/robots.txt")
+        there = response(200, b"User-agent: *\nDisallow: /x")
+        web = {ROOT: response(200, page("/x", "/y")), ROBOTS: moved, "https://b.test/robots.txt": there,
+               f"{ROOT}x": response(200, b"x"), f"{ROOT}y": response(200, b"y")}  # fmt: skip
+        one = Harness(ROOT, web=web)
+
+        async def stored_elsewhere(origin: Origin) -> RobotsRecord | None:
+            assert origin.host == "b.test"
+            return replace(GOOD, expires_at=EPOCH + DAY) if is_known else None
+
+        one.engine.robots._stored_elsewhere = stored_elsewhere
+        await one.run()
+        return {each.url for each in one.web.requests}
+
+    asked = run(main())
+    assert ("https://b.test/robots.txt" in asked) is not is_known
+    assert (f"{ROOT}y" in asked, f"{ROOT}x" in asked) == (True, False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from crawler.core.models import Origin, RobotsRecord, Task
 from crawler.core.url import SLOTS
 from crawler.engine.operations import requeue
 from crawler.frontier.base import (
@@ -401,3 +402,14 @@ async def test_a_command_is_carried_out_for_each_slot_once(stack: AsyncExitStack
     assert behind == set(one.agents.own) - before
     queued_again = await requeue(one, UrlSelection(statuses=(404,)), slots=behind)
     assert {host_id & 1023 for host_id in queued_again} == {slot for slot in urls.values() if slot in behind}
+
+
+async def test_the_robots_txt_of_another_agents_host_can_be_read(stack: AsyncExitStack) -> None:
+    """With its text."""
+    one, other = await two(stack)
+    mine = next(url for url in HOSTS if slot_of_host(url[8:-1]) >= SLOTS // 2)
+    receipt = await one.add([found(mine)], now=NOW)
+    robots = RobotsRecord("rules", 200, b"User-agent: *", NOW, NOW + 60, 2.5)
+    await one.settle(batch(visit(Task(0, f"{mine}robots.txt"), host_id=receipt.hosts[0].id, robots=robots)))
+    assert await other.agents.stored_robots(receipt.hosts[0].origin) == robots
+    assert await other.agents.stored_robots(Origin("https", "unknown.test", 443)) is None
