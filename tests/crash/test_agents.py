@@ -203,10 +203,10 @@ def test_an_agent_that_is_cut_off_stops_before_others_take_over(tmp_path: Path) 
     """Its connections stay open and say nothing for longer than its lease; another one's are slow."""
     with (
         TemporaryDirectory() as cut_folder, TemporaryDirectory() as slow_folder,
-        nginx(Site(dict.fromkeys(domains(24), 60))) as server,
+        nginx(Site(dict.fromkeys(domains(24), 30))) as server,
     ):  # fmt: skip
         dsn = new_database()
-        valves = [Valve(shared_server(), Path(cut_folder)), Valve(shared_server(), Path(slow_folder), delay_s=0.02)]
+        valves = [Valve(shared_server(), Path(cut_folder)), Valve(shared_server(), Path(slow_folder), delay_s=0.005)]
         agents = Agents.of(tmp_path, server, dsn, 3)
         for crawl, valve in zip(agents.crawls, valves, strict=False):
             text = crawl.config.read_text()

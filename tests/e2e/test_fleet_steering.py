@@ -44,7 +44,7 @@ class Steered:
 @pytest.fixture(scope="module")
 def steered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steered]:
     folder = tmp_path_factory.mktemp("steered")
-    with nginx(Site(dict.fromkeys(HOSTS, 2_000))) as server:
+    with nginx(Site(dict.fromkeys(HOSTS, 1_000))) as server:
         agents = Agents.of(folder, server, new_database(), 4, delay_s=0.1)
         one = Steered(server, agents, agents.crawls.pop())
         try:
