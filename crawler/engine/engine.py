@@ -232,6 +232,7 @@ class Engine:
             clock=clock,
             limits=fetch,
             observer=observer,
+            is_elsewhere=lambda origin: frontier.agents is not None and not frontier.agents.owns_host(origin.host),
             stored_elsewhere=self._robots_elsewhere if frontier.agents is not None else None,
         )
         large_pages = asyncio.Semaphore(LARGE_AT_ONCE)
@@ -460,10 +461,8 @@ class Engine:
 
     async def _robots_elsewhere(self, origin: Origin) -> RobotsRecord | None:
         agents = self.frontier.agents
-        if agents is None or agents.owns_host(origin.host):
-            return None
         try:
-            return await agents.stored_robots(origin)
+            return None if agents is None else await agents.stored_robots(origin)
         except FrontierFull:
             return None
 

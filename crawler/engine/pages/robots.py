@@ -119,8 +119,8 @@ def _unreachable(
 
 
 class RobotsResponses:
-    """Processes responses to requests for robots.txt. All workers share one. `stored_elsewhere` returns the robots.txt
-    of a host of another agent, with its text.
+    """Processes responses to requests for robots.txt. All workers share one. `is_elsewhere` tells whether a host
+    belongs to another agent, `stored_elsewhere` returns its robots.txt with the text.
     """
 
     def __init__(
@@ -132,8 +132,10 @@ class RobotsResponses:
         clock: Clock,
         limits: FetchOptions,
         observer: Observer,
+        is_elsewhere: Callable[[Origin], bool] = lambda origin: False,
         stored_elsewhere: Callable[[Origin], Awaitable[RobotsRecord | None]] | None = None,
     ) -> None:
+        self._is_elsewhere = is_elsewhere
         self._stored_elsewhere = stored_elsewhere
         self._scheduler = scheduler
         self._url_policy = url_policy
@@ -155,7 +157,9 @@ class RobotsResponses:
         """
         now = self._clock.now()
         moved = redirect_of(task, outcome)
-        found = None if moved is None else await self._verdict_elsewhere(*moved, now)
+        found = None
+        if moved is not None and isinstance(outcome, Redirected):
+            found = await self._verdict_elsewhere(host, outcome.fetched.head.status_code, *moved, now)
         if moved is not None and found is None:
             self._scheduler.add_auxiliary(host, *moved)
             return None, ()
@@ -176,15 +180,21 @@ class RobotsResponses:
         self._observer.robots(host)
         return robots, sitemaps
 
-    async def _verdict_elsewhere(self, origin: Origin, task: Task, now: float) -> Verdict | None:
-        """The verdict by the robots.txt of a host of another agent, which requested it already: this one must not send
-        requests to that host.
+    async def _verdict_elsewhere(
+        self, host: Host, status: int, origin: Origin, task: Task, now: float
+    ) -> Verdict | None:
+        """The verdict by the robots.txt of a host of another agent, which keeps that host's delay. If that agent
+        has not requested it yet, it is looked for once more in MIN_RETRY_S. None: it is to be requested here, since the host
+        is ours, or that agent does not request it.
         """
-        if self._stored_elsewhere is None or target_of(task.url) != "/robots.txt":
+        if self._stored_elsewhere is None or not self._is_elsewhere(origin) or target_of(task.url) != "/robots.txt":
             return None
         record = await self._stored_elsewhere(origin)
         if record is None or record.verdict == "unreachable" or record.expires_at <= now:
-            return None
+            since = None if host.robots is None else host.robots.failing_since
+            if since is not None and now - since >= MIN_RETRY_S:
+                return None
+            return Verdict(_unreachable(status, None, host.robots, now, MIN_RETRY_S))
         return Verdict(record, None if record.body is None else self._url_policy.rules.parse(record.body))
 
     def _retry_s(self, lease: Lease, host: Host, outcome: Outcome) -> float:
