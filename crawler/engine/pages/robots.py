@@ -183,9 +183,10 @@ class RobotsResponses:
     async def _verdict_elsewhere(
         self, host: Host, status: int, origin: Origin, task: Task, now: float
     ) -> Verdict | None:
-        """The verdict by the robots.txt of a host of another agent, which keeps that host's delay. If that agent
-        has not requested it yet, it is looked for once more in MIN_RETRY_S. None: it is to be requested here, since the host
-        is ours, or that agent does not request it.
+        """The verdict by the robots.txt of a host of another agent, which keeps the delay of that host.
+
+        If that agent has not requested it yet, it is looked for once more in MIN_RETRY_S. None: it is to be requested
+        here, since the host is ours, or that agent does not request it.
         """
         if self._stored_elsewhere is None or not self._is_elsewhere(origin) or target_of(task.url) != "/robots.txt":
             return None
