@@ -91,15 +91,9 @@ class SlotTransactions:
         self.slots.give_back(slots)
 
     async def disown(self, agent: str, incarnation: int, renewal: int) -> bool:
-        """Take the slots of an agent away that is gone, unless it renewed its lease meanwhile. Returns whether it was
-        so.
-        """
+        """See PostgresConnection.disown."""
         async with self._db.transaction():
-            if await self._db.fetchval(sql.DISOWN, agent, incarnation, renewal) is None:
-                return False
-            await self._db.run(sql.FREE_ALL, agent)
-            await self._db.run(sql.END_ALLOTMENT, agent)
-        return True
+            return await self._db.disown(agent, incarnation, renewal)
 
     async def leave(self, *, clean: bool) -> None:
         """Give up all slots, as the last transaction. `clean`: nothing was in flight."""

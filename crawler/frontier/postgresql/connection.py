@@ -148,13 +148,8 @@ class PostgresConnection:
             await self._migrate()
             await self._own(is_ours=False)
             await self._check_rules()
-            async with self._begun():
-                self.incarnation = await self.fetchval(
-                    sql.TAKE_AGENT, self.agent, process_name(), self._rules, self._lease_s
-                )
-                self.began_after = await self.fetchval(sql.LAST_COMMAND)
-                await self.run(sql.ADD_SETTLED, self.agent)
-                await self.run(sql.HOLD_SLOTS, self.agent, self.incarnation)
+            while not await self._join():  # an agent with other rules came at the same time
+                await self._check_rules()
             await self.run(sql.NAME_SESSION, session_of(self.agent, self.incarnation))
             await self._load()
         except BaseException as error:
@@ -163,6 +158,30 @@ class PostgresConnection:
                 raise
             raise self._explain_opening(error) from None
         self.is_open = True
+
+    async def _join(self) -> bool:
+        """Take the agent over, unless another one has other rules. Of two that come at once the second sees the first."""
+        async with self._begun():
+            await self.run("SELECT pg_advisory_xact_lock($1::integer, 0)", LOCK)
+            if await self.rows(sql.OTHER_RULES, self.agent, self._rules, self._lease_s):
+                return False
+            self.incarnation = await self.fetchval(
+                sql.TAKE_AGENT, self.agent, process_name(), self._rules, self._lease_s
+            )
+            self.began_after = await self.fetchval(sql.LAST_COMMAND)
+            await self.run(sql.ADD_SETTLED, self.agent)
+            await self.run(sql.HOLD_SLOTS, self.agent, self.incarnation)
+        return True
+
+    async def disown(self, agent: str, incarnation: int, renewal: int) -> bool:
+        """Take the slots of an agent away that is gone, unless it renewed its lease meanwhile, as a part of a
+        transaction. Returns whether it was so.
+        """
+        if await self.fetchval(sql.DISOWN, agent, incarnation, renewal) is None:
+            return False
+        await self.run(sql.FREE_ALL, agent)
+        await self.run(sql.END_ALLOTMENT, agent)
+        return True
 
     async def _check_rules(self) -> None:
         """Raises FrontierMismatch if another agent has other rules or another lease."""
@@ -193,9 +212,7 @@ class PostgresConnection:
                 before, end = other, loop.time() + other[3] * GONE_AFTER
             elif loop.time() > end:
                 async with self._begun():
-                    await self.run(sql.DISOWN, *other[:3])
-                    await self.run(sql.FREE_ALL, other[0])
-                    await self.run(sql.END_ALLOTMENT, other[0])
+                    await self.disown(*other[:3])
             else:
                 await asyncio.sleep(_RETRY_S)
 
@@ -449,7 +466,7 @@ class PendingState:
 
 def session_of(agent: str, incarnation: int) -> str:
     """The name of the connections of an agent, by which others end those that it does not use any more."""
-    return f"crawler {agent[:40]} {incarnation}"
+    return f"crawler {agent[-40:]} {incarnation}"
 
 
 def columns(rows: Sequence[Sequence[Any]], width: int) -> list[list[Any]]:

@@ -413,3 +413,37 @@ async def test_the_robots_txt_of_another_agents_host_can_be_read(stack: AsyncExi
     await one.settle(batch(visit(Task(0, f"{mine}robots.txt"), host_id=receipt.hosts[0].id, robots=robots)))
     assert await other.agents.stored_robots(receipt.hosts[0].origin) == robots
     assert await other.agents.stored_robots(Origin("https", "unknown.test", 443)) is None
+
+
+async def test_an_agent_that_renews_its_lease_keeps_its_slots(stack: AsyncExitStack) -> None:
+    """Even if it is taken for gone in the same moment."""
+    one, other = await two(stack)
+    (seen,) = [agent for agent in (await other.agents.look()).agents if agent.name == "a"]
+    await one.agents.renew()
+    assert not await other.connection.disown(*seen[:3])
+    assert set(one.agents.own) == set(range(SLOTS // 2, SLOTS))
+    assert (await other.agents.look()).free == []
+
+
+async def test_of_two_agents_that_come_at_once_one_rule_holds() -> None:
+    """The second is refused, whichever it is."""
+    dsn = new_database()
+    first = PostgresFrontier(dsn, agent="a", rules="x", lease_s=2.0)
+    await first.open()
+    await first.close(clean=True)
+    both = [PostgresFrontier(dsn, agent=name, rules=name, lease_s=2.0) for name in "bc"]
+    opened_first: list[str] = []
+
+    async def live(one: PostgresFrontier) -> None:
+        await one.open()
+        opened_first.append(one.connection.agent)
+        async with asyncio.timeout(4):
+            while True:
+                await one.agents.renew()
+                await asyncio.sleep(0.05)
+
+    ends = await asyncio.gather(*map(live, both), return_exceptions=True)
+    for one in both:
+        await one.close(clean=True)
+    assert len(opened_first) == 1
+    assert {type(end) for end in ends} == {TimeoutError, FrontierMismatch}
