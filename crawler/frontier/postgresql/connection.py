@@ -160,7 +160,9 @@ class PostgresConnection:
         self.is_open = True
 
     async def _join(self) -> bool:
-        """Take the agent over, unless another one has other rules. Of two that come at once the second sees the first."""
+        """Take the agent over, unless another one has other rules. Of two that come at once the second sees the
+        first.
+        """
         async with self._begun():
             await self.run("SELECT pg_advisory_xact_lock($1::integer, 0)", LOCK)
             if await self.rows(sql.OTHER_RULES, self.agent, self._rules, self._lease_s):
