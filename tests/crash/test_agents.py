@@ -132,9 +132,15 @@ def test_a_database_that_is_killed_and_comes_back_loses_nothing(tmp_path: Path, 
             database.execute("CREATE DATABASE crawl")
             agents = Agents.of(tmp_path, server, database.dsn("crawl"), 3)
 
+            def paused() -> int:
+                return sum(line["event"] == "disk_low" for crawl in agents.crawls for line in crawl.events())
+
             def restart() -> None:
+                before = paused()
                 database.stop(at_once=True)
-                time.sleep(0.5)  # for which it is away
+                while paused() == before:  # until one has found that nothing can be stored
+                    assert one.look()
+                    time.sleep(0.01)
                 database.start()
 
             share = len(agents.wanted()) // (restarts + 2)

@@ -451,5 +451,6 @@ def test_no_agent_outlives_its_parent(tmp_path: Path) -> None:
         async with asyncio.timeout(20):
             await gone.wait()
         os.close(ended)
+        assert list(Path(f"/proc/{child}/fd").glob("*")) == []  # no process is left, or a zombie
 
     asyncio.run(main())

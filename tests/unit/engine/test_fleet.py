@@ -407,13 +407,13 @@ def test_agents_wait_for_one_that_does_not_take_in_what_they_find() -> None:
         agent = Agent("a", Database(), random.Random(5))
         await until_shared([agent])
         agent.inbox = INBOX_MOST
-        await asyncio.sleep(2)
+        await watched([agent], 2)
         assert agent.fleet.pause_reason() == ""
         agent.inbox += 1
-        await asyncio.sleep(2)
+        await watched([agent], 2)
         assert agent.fleet.pause_reason() == "1,000,001 URLs wait in the database for the agents of their hosts"
         agent.inbox, agent.is_cut_off = 0, True
-        await asyncio.sleep(LEASE_S)
+        await watched([agent], LEASE_S)
         assert agent.fleet.pause_reason() == "the database did not renew the lease of this agent in time"
         await agent.kill()
 
@@ -440,7 +440,7 @@ def test_a_crawl_is_not_over_while_slots_are_taken(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(agent, "commands", commands)
         monkeypatch.setattr(agent, "rest", rest)
         await until_shared([agent])
-        await asyncio.sleep(1)
+        await watched([agent], 1)
         assert over == [False]
         assert await is_over()
         await agent.kill()
@@ -457,7 +457,7 @@ def test_slots_are_begun_with_when_the_database_is_back() -> None:
         while len(agent.own) < SLOTS:
             await asyncio.sleep(0.01)
         assert (agent.starts, await agent.fleet.is_over(lambda: True, leaves=False)) == (0, False)
-        await asyncio.sleep(5)
+        await watched([agent], 5)
         assert (agent.failures, agent.starts) == (0, 1)
         await agent.kill()
 
