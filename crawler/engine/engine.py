@@ -21,7 +21,7 @@ import orjson
 from crawler.core.calendar_expression import utc_offset_of
 from crawler.core.clock import Clock, Hours
 from crawler.core.enums import Source, StoppedBy
-from crawler.core.models import Denied, Discovered, Origin, RobotsRecord, Suspects
+from crawler.core.models import Denied, Discovered, Origin, Suspects
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, parse_seed
 from crawler.engine.committer import Committer
@@ -53,7 +53,7 @@ from crawler.fetch.http_client import Generation
 from crawler.fetch.limits import Bandwidth, descriptor_limit, share_of_limit
 from crawler.fetch.options import ClientOptions
 from crawler.fetch.pool_statistics import HostConnections, PoolStats
-from crawler.frontier.base import Frontier, FrontierFull, Receipt, Recovered
+from crawler.frontier.base import Frontier, FrontierFull, Recovered
 from crawler.obs.fetch_line import redact_text
 from crawler.sinks.base import Sink
 
@@ -232,8 +232,7 @@ class Engine:
             clock=clock,
             limits=fetch,
             observer=observer,
-            is_elsewhere=lambda origin: frontier.agents is not None and not frontier.agents.owns_host(origin.host),
-            stored_elsewhere=self._robots_elsewhere if frontier.agents is not None else None,
+            agents=frontier.agents,
         )
         large_pages = asyncio.Semaphore(LARGE_AT_ONCE)
         self.workers = [
@@ -266,11 +265,11 @@ class Engine:
                 frontier=frontier,
                 scheduler=self.scheduler,
                 reevaluation=self.reevaluation,
+                url_policy=self.url_policy,
+                counters=self.counters,
                 clock=clock,
                 lease_clock=clock.boot if isinstance(clock, SystemClock) else clock.mono,
                 on_event=observer.event,
-                on_links=self._links_came,
-                on_scope=self._scope_widened,
                 on_slots=self.rounds.look_again,
                 status=self._status_text,
             )
@@ -451,20 +450,6 @@ class Engine:
     def _on_disk(self, reason: str | None) -> None:
         self._observer.disk(reason)
         self.crawl.disk(reason)
-
-    def _links_came(self, receipt: Receipt) -> None:
-        self.counters.links_new += sum(receipt.links_new)
-
-    def _scope_widened(self, places: list[str]) -> None:
-        if new := set(places) - set(self.url_policy.scope.added):
-            self.url_policy.scope = self.url_policy.scope.widened(*sorted(new))
-
-    async def _robots_elsewhere(self, origin: Origin) -> RobotsRecord | None:
-        agents = self.frontier.agents
-        try:
-            return None if agents is None else await agents.stored_robots(origin)
-        except FrontierFull:
-            return None
 
     def _status_text(self) -> str:
         status = self.monitor.status()

@@ -18,10 +18,12 @@ from crawler.core.clock import Clock
 from crawler.core.enums import Bottleneck, Exit
 from crawler.core.formatting import count
 from crawler.core.ownership import Ownership
+from crawler.engine.monitoring.counters import CrawlCounters
+from crawler.engine.pages.url_policy import UrlPolicy
 from crawler.engine.reevaluation import Reevaluation
 from crawler.engine.scheduling.host_table import OnEvent
 from crawler.engine.scheduling.scheduler import Scheduler
-from crawler.frontier.base import Agents, Frontier, FrontierFull, FrontierLocked, Receipt
+from crawler.frontier.base import Agents, Frontier, FrontierFull, FrontierLocked
 from crawler.obs.events import Event
 
 TICK_S: Final = 0.25  # between two looks into the inbox
@@ -51,7 +53,7 @@ class FleetFigures:
 
 class Fleet:
     """`lease_clock`: monotonic seconds that go on while the machine is suspended. `status` is called for the text that
-    other programs see. `on_links` gets what an inbox brought, `on_scope` what redirects of seeds added to the scope.
+    other programs see.
     """
 
     def __init__(
@@ -61,11 +63,11 @@ class Fleet:
         frontier: Frontier,
         scheduler: Scheduler,
         reevaluation: Reevaluation,
+        url_policy: UrlPolicy,
+        counters: CrawlCounters,
         clock: Clock,
         lease_clock: Callable[[], float],
         on_event: OnEvent,
-        on_links: Callable[[Receipt], None],
-        on_scope: Callable[[list[str]], None],
         on_slots: Callable[[], Awaitable[None]],
         status: Callable[[], str],
     ) -> None:
@@ -73,17 +75,16 @@ class Fleet:
         self._frontier = frontier
         self._scheduler = scheduler
         self._reevaluation = reevaluation
+        self._url_policy = url_policy
+        self._counters = counters
         self._clock = clock
         self._lease_mono = lease_clock
         self._on_event = on_event
-        self._on_links = on_links
-        self._on_scope = on_scope
         self._on_slots = on_slots
         self._status = status
         self.ownership = Ownership(agents.name, agents.lease_s)
         self._giving: set[int] = set()  # slots that are given back as soon as nothing of them is in memory
-        self._is_taking = False  # slots are owned already whose work the scheduler does not know of yet …
-        self._is_behind = False  # … and still does not, since the database was away
+        self._is_behind = False  # slots are owned, or about to be, whose work the scheduler does not know of yet
         self._looked_mono = 0.0
         self._renewing: asyncio.Task[None] | None = None
         self.inbox_urls = 0  # of all agents, at the last look
@@ -98,7 +99,7 @@ class Fleet:
     async def open(self) -> None:
         """Renew the lease for the first time, and from now on. Raises FrontierLocked, FrontierFull."""
         await self._renew(is_first=True)
-        self._last_command = await self._agents.last_command()  # those before are in the store, or of other processes
+        self._last_command = self._agents.began_after
         self._renewing = asyncio.create_task(self._keep_renewing(), name="lease")
         # `run` raises it, unless a transaction failed for the same reason before
         self._renewing.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -170,7 +171,7 @@ class Fleet:
             receipt = await self._agents.empty_inbox(now=self._clock.now(), hint_after_s=hint_after_s)
             if receipt is None:
                 return
-            self._on_links(receipt)
+            self._counters.links_new += sum(receipt.links_new)
             self._scheduler.discoveries_stored(receipt)
 
     async def _look(self) -> None:
@@ -193,19 +194,13 @@ class Fleet:
             self._scheduler.wake()
         if not agents.owns_all or alive > 1:
             await agents.count()
-            self._on_scope(await agents.scope_hosts())
+            self._url_policy.learn_places(await agents.scope_hosts())
         if self.ownership.alive != alive:
             self._scheduler.share_limits(self.ownership.alive)
         await self._allot()
 
     async def _take(self, slots: Collection[int]) -> None:
-        self._is_taking = True
-        try:
-            await self._take_and_start(slots)
-        finally:
-            self._is_taking = False
-
-    async def _take_and_start(self, slots: Collection[int]) -> None:
+        self._is_behind = True
         before = len(self._agents.own)
         foreign = await self._agents.take(slots)
         scheduler = self._scheduler
@@ -217,7 +212,6 @@ class Fleet:
         scheduler.workbench.took(slots)
         own = len(self._agents.own)
         self._on_event(Event.SLOTS, {"taken": own - before, "given_back": 0, "own": own})
-        self._is_behind = True
         await self._catch_up()
 
     async def _catch_up(self) -> None:
@@ -309,7 +303,7 @@ class Fleet:
         if limits.is_reached:  # others may have left something of it
             await self._allot()
         transactions = self._agents.transactions
-        if self._is_taking or self._is_behind or not has_ended():
+        if self._is_behind or not has_ended():
             return False
         is_over = await self._agents.rest(transactions)
         if limits.allotted is not None:  # what was not used is of all agents now

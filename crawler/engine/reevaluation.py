@@ -284,7 +284,7 @@ class Reevaluation:
 
     async def _report_robots_change(self, host: Host) -> None:
         versions = (await self._frontier.robots_versions(host.id))[:2]
-        rules = [await asyncio.to_thread(self._url_policy.rules.parse, version.body or b"") for version in versions]
+        rules = [await self._url_policy.rules.parsed(version.body or b"") for version in versions]
         new, old = (one.lines() for one in rules) if len(rules) == 2 else (set(), set())
         self._on_event(
             Event.ROBOTS_CHANGED,

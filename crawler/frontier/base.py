@@ -347,8 +347,9 @@ class Look(NamedTuple):
 
 
 class Agents(Protocol):
-    """What one agent does among others that share its store (`core/ownership.py`). All but `renew`, `look` and `close`
-    go through the store, after what was begun before; these raise FrontierFull at once if it cannot be reached.
+    """What one agent does among others that share its store (`core/ownership.py`). What reads or changes slots, the
+    inbox and totals goes through the store, after what was begun before; the lease, looks and commands do not wait for
+    that. All raise FrontierFull if the store cannot be reached.
     """
 
     name: str
@@ -357,10 +358,11 @@ class Agents(Protocol):
     async def renew(self, status: str | None = None) -> None:
         """Renew the lease. `status`: JSON for `crawler fleet`. Raises FrontierLocked if others took its slots over."""
 
-    async def look(self) -> Look: ...
+    async def look(self) -> Look:
+        """Read which agents there are, which slots are free, and how much is on its way between agents."""
 
     async def close(self) -> None:
-        """Close the connection for renewals."""
+        """Close the connection for what does not go through the store."""
 
     @property
     def own(self) -> Sequence[int]:
@@ -420,8 +422,9 @@ class Agents(Protocol):
     ) -> dict[str, dict[str, Any]]:
         """Have a command carried out by one agent, or by all that live. Returns their answers. Raises FrontierFull."""
 
-    async def last_command(self) -> int:
-        """The number of the last command, 0 if there was none."""
+    @property
+    def began_after(self) -> int:
+        """The number of the last command before others could see that this agent lives, 0 if there was none."""
 
     async def last_of(self, names: Sequence[str], bottleneck: str) -> str | None:
         """Which of these commands was sent last, if an agent that lives is held up by this."""

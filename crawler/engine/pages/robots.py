@@ -1,6 +1,6 @@
 """What a response to a request for robots.txt means for its host (RFC 9309 §2.3.1)."""
 
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple, assert_never
@@ -31,6 +31,7 @@ from crawler.engine.pages.url_policy import UrlPolicy
 from crawler.engine.scheduling.host import Host
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.options import FetchOptions
+from crawler.frontier.base import Agents, FrontierFull
 
 MAX_BYTES: Final = 500 * 1024  # RFC 9309 §2.5: at least this much is parsed
 _CUT: Final = (CodingFault.TRUNCATED, CodingFault.DAMAGED)
@@ -119,9 +120,7 @@ def _unreachable(
 
 
 class RobotsResponses:
-    """Processes responses to requests for robots.txt. All workers share one. `is_elsewhere` tells whether a host
-    belongs to another agent, `stored_elsewhere` returns its robots.txt with the text.
-    """
+    """Processes responses to requests for robots.txt. All workers share one. `agents`: if others share the store."""
 
     def __init__(
         self,
@@ -132,11 +131,9 @@ class RobotsResponses:
         clock: Clock,
         limits: FetchOptions,
         observer: Observer,
-        is_elsewhere: Callable[[Origin], bool] = lambda origin: False,
-        stored_elsewhere: Callable[[Origin], Awaitable[RobotsRecord | None]] | None = None,
+        agents: Agents | None = None,
     ) -> None:
-        self._is_elsewhere = is_elsewhere
-        self._stored_elsewhere = stored_elsewhere
+        self._agents = agents
         self._scheduler = scheduler
         self._url_policy = url_policy
         self._url_list_policy = url_list_policy
@@ -188,15 +185,18 @@ class RobotsResponses:
         If that agent has not requested it yet, it is looked for once more in MIN_RETRY_S. None: it is to be requested
         here, since the host is ours, or that agent does not request it.
         """
-        if self._stored_elsewhere is None or not self._is_elsewhere(origin) or target_of(task.url) != "/robots.txt":
+        agents = self._agents
+        if agents is None or agents.owns_host(origin.host) or target_of(task.url) != "/robots.txt":
             return None
-        record = await self._stored_elsewhere(origin)
+        record = None
+        with suppress(FrontierFull):
+            record = await agents.stored_robots(origin)
         if record is None or record.verdict == "unreachable" or record.expires_at <= now:
             since = None if host.robots is None else host.robots.failing_since
             if since is not None and now - since >= MIN_RETRY_S:
                 return None
             return Verdict(_unreachable(status, None, host.robots, now, MIN_RETRY_S))
-        return Verdict(record, None if record.body is None else self._url_policy.rules.parse(record.body))
+        return Verdict(record, None if record.body is None else await self._url_policy.rules.parsed(record.body))
 
     def _retry_s(self, lease: Lease, host: Host, outcome: Outcome) -> float:
         """Seconds until robots.txt is requested again if this outcome is a failure."""

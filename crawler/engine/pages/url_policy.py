@@ -3,7 +3,9 @@
 The parsed rules of robots.txt files are cached within a budget of bytes.
 """
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -15,6 +17,7 @@ from crawler.core.url import UrlError, check_href
 from crawler.engine.scheduling.host import Host
 
 BUDGET_BYTES: Final = 16 * 1024 * 1024  # rules of 10,000 hosts with four rules each; one file has at most a few MB
+PARSE_IN_THREAD_OVER: Final = 16 * 1024  # bytes of a robots.txt
 
 
 class RobotsCache:
@@ -31,8 +34,13 @@ class RobotsCache:
         self._unstored: dict[Host, int] = {}  # how many of a host's texts are not stored yet
         self.bytes = 0
 
-    def parse(self, body: bytes) -> RuleSet:
-        """Parse a file to the rules for `token`. A large one takes a quarter of a second: use a thread."""
+    async def parsed(self, body: bytes) -> RuleSet:
+        """Parse a file to the rules for `token`. A large one takes a quarter of a second, and is parsed in a thread."""
+        if len(body) > PARSE_IN_THREAD_OVER:
+            return await asyncio.to_thread(self._parse, body)
+        return self._parse(body)
+
+    def _parse(self, body: bytes) -> RuleSet:
         return RobotsTxt.parse(body).rules_for(self.token)
 
     def put(self, host: Host, rules: RuleSet | None, *, stored: bool) -> None:
@@ -136,3 +144,8 @@ class UrlPolicy:
         widened = Widened(origin.host, f"{directory_of(url)} {directory_of(task.url)}", is_new)
         self.scope = scope.widened(widened.place)
         return widened
+
+    def learn_places(self, places: Iterable[str]) -> None:
+        """Add what redirects of seeds added to the scope elsewhere (`Scope.added`)."""
+        if new := set(places).difference(self.scope.added):
+            self.scope = self.scope.widened(*sorted(new))

@@ -26,7 +26,6 @@ PREFETCH_WITHOUT_DELAY: Final = 512  # for one without a delay: enough to contin
 PREFETCH_TOTAL: Final = (
     8_192  # … and for all hosts together, except that each host has the tasks of at least two leases
 )
-PARSE_IN_THREAD_OVER: Final = 16 * 1024  # bytes of a robots.txt
 DISK_FULL_RETRY_S: Final = 1.0  # until the store is tried again after its disk was full
 # Lookups of names under way, and hosts with an address that wait for room. A third of all names takes the 5 s of a
 # timeout at worst: that is 600 new hosts a second. Unbound serves 1,024 clients at once by default.
@@ -197,9 +196,7 @@ class Prefetch:
     async def load_rules(self, host: Host) -> None:
         """Read the rules of a host unless they are in memory or it has none. Raises FrontierFull."""
         while host.needs_rules:
-            body = await self._frontier.robots_body(host.id)
-            large = body is not None and len(body) > PARSE_IN_THREAD_OVER
-            rules = await asyncio.to_thread(self.rules.parse, body or b"") if large else self.rules.parse(body or b"")
+            rules = await self.rules.parsed(await self._frontier.robots_body(host.id) or b"")
             if host.needs_rules:  # a newer robots.txt may have arrived meanwhile
                 self.rules.put(host, rules, stored=True)
 

@@ -15,7 +15,7 @@ from crawler.core.models import Origin, RobotsRecord
 from crawler.core.ownership import AgentSeen, is_over
 from crawler.frontier.base import FrontierLocked, Look, Receipt
 from crawler.frontier.postgresql import sql
-from crawler.frontier.postgresql.connection import LOCK, PostgresConnection, columns, session_of
+from crawler.frontier.postgresql.connection import CONNECTION_ERRORS, LOCK, PostgresConnection, columns, session_of
 from crawler.frontier.postgresql.fleet_control import ask
 from crawler.frontier.postgresql.insertions import INBOX_AT_ONCE, inbox_urls
 from crawler.frontier.postgresql.slots import ALL_SLOTS, DATED_ALL, slot_of_host
@@ -183,7 +183,7 @@ class PostgresAgents:
             raise
         except BaseException as error:
             await self.close()
-            if isinstance(error, (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)):
+            if isinstance(error, CONNECTION_ERRORS):
                 raise self._db.unreachable(error) from None
             raise
 
@@ -202,7 +202,7 @@ class PostgresAgents:
         return self._of_store().slots.owns_all
 
     async def count(self) -> None:
-        await self._job(lambda: self._of_store().count_others())
+        await self._db.job(lambda: self._of_store().count_others())
 
     async def scope_hosts(self) -> list[str]:
         return await self._asked(self._scope_hosts)
@@ -216,11 +216,11 @@ class PostgresAgents:
         # What it has begun holds the row of its agent.
         session = session_of(agent.name, agent.incarnation)
         seen = agent.name, agent.incarnation, agent.renewal
-        await self._job(lambda: self._db.run(sql.END_BACKENDS, session, *seen))
-        return await self._job(lambda: store.disown(*seen))
+        await self._db.job(lambda: self._db.run(sql.END_BACKENDS, session, *seen))
+        return await self._db.job(lambda: store.disown(*seen))
 
     async def take(self, slots: Collection[int]) -> list[int]:
-        foreign = await self._job(lambda: self._of_store().take(sorted(slots)))
+        foreign = await self._db.job(lambda: self._of_store().take(sorted(slots)))
         self._takes, self._obeyed = self._takes + 1, None  # they may have been without an owner when a command came
         return foreign
 
@@ -228,10 +228,10 @@ class PostgresAgents:
         self._of_store().slots.stop_reading(slots)
 
     async def give_back(self, slots: Collection[int]) -> None:
-        await self._job(lambda: self._of_store().give_back(sorted(slots)))
+        await self._db.job(lambda: self._of_store().give_back(sorted(slots)))
 
     async def empty_inbox(self, *, now: float, hint_after_s: float | None) -> Receipt | None:
-        return await self._job(lambda: self._of_store().empty_inbox(now, hint_after_s))
+        return await self._db.job(lambda: self._of_store().empty_inbox(now, hint_after_s))
 
     @property
     def transactions(self) -> int:
@@ -246,7 +246,7 @@ class PostgresAgents:
             owners = {agent: is_idle for agent, is_free, is_idle, *_ in rows if not is_free}
             return is_over(owners, sum(slots for _, is_free, _, slots, _ in rows if is_free), rows[0][4])
 
-        return await self._job(is_done)
+        return await self._db.job(is_done)
 
     async def stored_robots(self, origin: Origin) -> RobotsRecord | None:
         place = slot_of_host(origin.host), origin.host, origin.scheme, origin.port
@@ -261,7 +261,7 @@ class PostgresAgents:
             takes, after = self._takes, self._obeyed
             if after is None:
                 of_slots = await db.fetchval(sql.OBEYED, self.name)
-                after = max(self._answered, self._db.began_after)
+                after = max(self._answered, self.began_after)
                 after = after if of_slots is None else min(after, of_slots)
                 if takes == self._takes:
                     self._obeyed = after
@@ -294,10 +294,11 @@ class PostgresAgents:
                 return await ask(connection, name, arguments, agent=agent, sent_by=self.name)
             finally:
                 connection.terminate()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except CONNECTION_ERRORS as error:
             raise self._db.unreachable(error) from None
 
-    async def last_command(self) -> int:
+    @property
+    def began_after(self) -> int:
         return self._db.began_after
 
     async def last_of(self, names: Sequence[str], bottleneck: str) -> str | None:
@@ -311,7 +312,4 @@ class PostgresAgents:
         return self._db.state.allotted
 
     async def allot(self, limit: int, wanted: int) -> int:
-        return await self._job(lambda: self._of_store().allot(limit, wanted))
-
-    async def _job(self, job: Callable[[], Awaitable[T]]) -> T:
-        return await self._db.job(job)
+        return await self._db.job(lambda: self._of_store().allot(limit, wanted))

@@ -118,7 +118,6 @@ SELECT slot.agent, sum(host.queued)::bigint FROM host JOIN slot ON slot.id = hos
 WHERE host.has_work AND NOT slot.is_free GROUP BY slot.agent"""
 ALL_SETTLED: Final = "SELECT totals, counters, marks FROM settled"
 ALLOTTED: Final = "SELECT sum(allotted)::bigint FROM settled"
-ALLOT: Final = "UPDATE settled SET allotted = $2 WHERE agent = $1"
 # What an agent that is gone did not use goes back.
 END_ALLOTMENT: Final = """
 UPDATE settled SET allotted = least(allotted, coalesce((counters::json ->> 'urls_fetched')::bigint, 0))

@@ -16,6 +16,7 @@ import pytest
 from crawler.core.ownership import AgentSeen, Ownership, is_over, share_of
 from crawler.core.url import SLOTS
 from crawler.engine.fleet import INBOX_MOST, Fleet
+from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.frontier.base import FrontierFull, FrontierLocked, Look
 from tests.support.virtual_time import run, virtual_loop
 
@@ -61,11 +62,11 @@ class Agent:
                 revisits=SimpleNamespace(hint_after_s=None),
             ),  # type: ignore[arg-type]
             reevaluation=SimpleNamespace(load=lambda sweep: None, read_marks=lambda: None),  # type: ignore[arg-type]
+            url_policy=SimpleNamespace(learn_places=lambda places: None),  # type: ignore[arg-type]
+            counters=CrawlCounters(),
             clock=self.clock,
             lease_clock=self.clock.mono,
             on_event=lambda name, fields: None,
-            on_links=lambda receipt: None,
-            on_scope=lambda places: None,
             on_slots=self.look_again,
             status=lambda: "",
         )  # fmt: skip
@@ -209,8 +210,7 @@ class Agent:
     async def behind(self, number: int) -> set[int]:
         return set(self._slots)
 
-    async def last_command(self) -> int:
-        return 0
+    began_after = 0
 
     async def commands(self) -> list[tuple[int, str, dict[str, Any]]]:
         return []

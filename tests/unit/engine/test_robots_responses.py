@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -288,12 +289,12 @@ def test_the_robots_txt_of_another_agents_host_is_not_requested(known_after_s: f
                f"{ROOT}x": response(200, b"x"), f"{ROOT}y": response(200, b"y")}  # fmt: skip
         one = Harness(ROOT, web=web)
 
-        async def stored_elsewhere(origin: Origin) -> RobotsRecord | None:
+        async def stored_robots(origin: Origin) -> RobotsRecord | None:
             assert origin.host == "b.test"
             return replace(GOOD, expires_at=EPOCH + DAY) if one.clock.now() >= EPOCH + known_after_s else None
 
-        one.engine.robots._stored_elsewhere = stored_elsewhere
-        one.engine.robots._is_elsewhere = lambda origin: origin.host == "b.test"
+        agents = SimpleNamespace(stored_robots=stored_robots, owns_host=lambda name: name != "b.test")
+        one.engine.robots._agents = agents  # type: ignore[assignment]
         await one.run()
         return {each.url for each in one.web.requests}
 

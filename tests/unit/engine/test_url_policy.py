@@ -1,5 +1,6 @@
 """The URL policy: which rules of robots.txt are cached."""
 
+from crawler.content.robots_txt import RobotsTxt
 from crawler.core.enums import DenyReason
 from crawler.core.models import Origin, RobotsRecord
 from crawler.core.options import ScopeOptions
@@ -7,7 +8,7 @@ from crawler.core.scope import Scope
 from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
 from crawler.engine.scheduling.host import Host, PolitenessKey
 
-TEXT = b"User-agent: *\nDisallow: /private"
+RULES = RobotsTxt.parse(b"User-agent: *\nDisallow: /private").rules_for("bot")
 
 
 def host(n: int) -> Host:
@@ -17,11 +18,11 @@ def host(n: int) -> Host:
 
 def test_the_least_recently_used_rules_are_dropped() -> None:
     """The cache is bounded; a host whose rules were dropped needs them."""
-    cache = RobotsCache("bot", budget_bytes=2 * RobotsCache("bot").parse(TEXT).size_bytes)
+    cache = RobotsCache("bot", budget_bytes=2 * RULES.size_bytes)
     url_policy = UrlPolicy(Scope(ScopeOptions(), []), cache, True)
     hosts = [host(n) for n in range(5)]
     for each in hosts:
-        cache.put(each, cache.parse(TEXT), stored=True)
+        cache.put(each, RULES, stored=True)
         denied = url_policy.judge_robots(f"{each.origin}/private", each)
         assert denied is not None
         assert denied.reason is DenyReason.ROBOTS
@@ -36,8 +37,8 @@ def test_rules_in_use_or_not_yet_stored_are_kept() -> None:
     leased, unstored, free = host(1), host(2), host(3)
     leased.leases = 1
     for each in (leased, unstored, free, host(4)):
-        cache.put(each, cache.parse(TEXT), stored=each is not unstored)
+        cache.put(each, RULES, stored=each is not unstored)
     assert [one.needs_rules for one in (leased, unstored, free)] == [False, False, True]
     cache.stored(unstored)
-    cache.put(host(5), cache.parse(TEXT), stored=True)
+    cache.put(host(5), RULES, stored=True)
     assert unstored.needs_rules
