@@ -134,12 +134,11 @@ class FleetControl:
         return asyncio.run(self._call(command, arguments or {}))
 
     async def _call(self, command: str, arguments: Arguments) -> Any:
-        from crawler.frontier.postgresql.fleet_control import living, session  # its library is an extra
+        from crawler.frontier.postgresql.fleet_control import session  # its library is an extra
 
         async with session(self._dsn, self._password) as ask:
             if command in FOR_ONE:
-                agent = next(iter(await living(self._dsn, self._password)), None)
-                return merged(await ask(command, arguments, agent))
+                return merged(await ask(command, arguments, by_one=True))
             return await asked(command, arguments, ask)
 
     def wait_for_end(self, timeout_s: float) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from crawler.frontier.base import FrontierError, FrontierUnreachable, Totals
+from crawler.frontier.base import FrontierError, Totals
 from crawler.frontier.postgresql import sql
 from crawler.frontier.postgresql.connection import (
     CONNECTION_ERRORS,
@@ -48,7 +48,7 @@ async def ask(
         number = await db.fetchval(sql.SEND, agent, name, orjson.dumps(dict(arguments)).decode(), sent_by)
     while True:
         answers = {row[0]: orjson.loads(row[1]) for row in await db.fetch(sql.ANSWERS, number)}
-        awaited = [row[0] for row in await db.fetch(sql.LIVING, LOCK) if agent in (None, row[0])]
+        awaited = [one for one in await _living(db) if agent in (None, one)]
         if answers.keys() >= set(awaited):
             if not answers:
                 await db.execute(sql.TAKE_BACK, number)
@@ -72,10 +72,16 @@ async def _connected(dsn: str, password: str | None) -> AsyncIterator[asyncpg.Co
 
 @contextlib.asynccontextmanager
 async def session(dsn: str, password: str | None) -> AsyncIterator[Ask]:
-    """A function that sends commands: name, arguments, and the agent if it is for one."""
+    """A function that sends a command by its name and arguments to all agents, or `by_one` to any that lives."""
     async with _connected(dsn, password) as db:
 
-        async def send(name: str, arguments: Mapping[str, object], agent: str | None = None) -> Answers:
+        async def send(name: str, arguments: Mapping[str, object], *, by_one: bool = False) -> Answers:
+            agent = None
+            if by_one:
+                alive = await _living(db)
+                if not alive:
+                    return {}
+                agent = alive[0]
             return await ask(db, name, arguments, agent=agent, sent_by=process_name())
 
         yield send
@@ -86,7 +92,11 @@ async def living(dsn: str, password: str | None) -> list[str]:
     async with _connected(dsn, password) as db:
         if not await db.fetchval("SELECT to_regclass('command') IS NOT NULL"):
             return []
-        return [row[0] for row in await db.fetch(sql.LIVING, LOCK)]
+        return await _living(db)
+
+
+async def _living(db: asyncpg.Connection) -> list[str]:
+    return [row[0] for row in await db.fetch(sql.LIVING, LOCK)]
 
 
 # -- how agents stand
@@ -128,24 +138,16 @@ class FleetView:
 
 
 @contextlib.asynccontextmanager
-async def snapshot(dsn: str, password: str | None) -> "AsyncIterator[asyncpg.Connection]":
+async def snapshot(dsn: str, password: str | None) -> AsyncIterator[asyncpg.Connection]:
     """A connection that reads a database as it is at one moment, also while a crawl runs. Raises FrontierError."""
-    try:
-        connection = await asyncpg.connect(dsn or None, password=password, server_settings=SESSION_OF_READER)
-    except CONNECTION_ERRORS as error:
-        words = str(error).splitlines()[0] if not isinstance(error, asyncpg.InvalidPasswordError) else "wrong password"
-        raise FrontierUnreachable(f"{address_of(dsn)} cannot be used: {words}") from None
-    try:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            yield connection
-    except asyncpg.UndefinedTableError:
-        raise FrontierError(f"{address_of(dsn)} has no crawl") from None
-    except asyncpg.UndefinedColumnError:
-        raise FrontierError(f"{address_of(dsn)} is of an older version: start its crawl once") from None
-    except CONNECTION_ERRORS as error:
-        raise connect_failed(dsn, error) from None
-    finally:
-        await connection.close()
+    async with _connected(dsn, password) as connection:
+        try:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                yield connection
+        except asyncpg.UndefinedTableError:
+            raise FrontierError(f"{address_of(dsn)} has no crawl") from None
+        except asyncpg.UndefinedColumnError:
+            raise FrontierError(f"{address_of(dsn)} is of an older version: start its crawl once") from None
 
 
 def summed(texts: Iterable[str]) -> Counter[str]:

@@ -354,13 +354,27 @@ async def test_an_agent_that_gets_more_of_a_limit_rests_no_more(stack: AsyncExit
 
 async def test_a_command_that_nobody_answers_is_taken_back(stack: AsyncExitStack) -> None:
     """Else the next agent would carry it out, after its sender was told that nobody did."""
+    one = await opened(stack, new_database(), "a")
+    assert await one.agents.ask("add", {"urls": []}, agent="b") == {}
+    assert await one.agents.commands() == []
+    assert await one._fetchval("SELECT max(id) FROM command") is None
+
+
+async def test_a_command_for_one_is_for_an_agent_that_lives(stack: AsyncExitStack) -> None:
+    """And for one alone. Without any it is not stored."""
     dsn = new_database()
-    one = await opened(stack, dsn, "a")
+    async with AsyncExitStack() as lives:
+        one, other = await opened(lives, dsn, "a"), await opened(stack, dsn, "b")
+        async with session(dsn, None) as send:
+            asking = asyncio.create_task(send("add", {"urls": []}, by_one=True))
+            while not (told := await one.agents.commands()):
+                await asyncio.sleep(0)
+            assert await other.agents.commands() == []
+            await one.agents.answer(told[0][0], {"result": 1}, ())
+            assert await asking == {"a": {"result": 1}}
+    await other.close(clean=True)
     async with session(dsn, None) as send:
-        assert await send("add", {"urls": []}, "b") == {}
-        assert await one.agents.commands() == []
-        numbers = await asyncio.gather(*(one._fetchval("SELECT max(id) FROM command") for _ in range(2)))
-    assert numbers == [None, None]
+        assert await send("add", {"urls": []}, by_one=True) == {}
 
 
 async def test_commands_that_are_sent_at_once_are_all_carried_out(stack: AsyncExitStack) -> None:
