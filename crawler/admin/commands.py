@@ -138,9 +138,8 @@ class Commands:
             wanted = replace(wanted, host_ids=await _stored(host_ids(self._frontier, hosts)))
             if not wanted.host_ids:
                 raise CommandRefused(f"the store knows no host {' or '.join(hosts)}", Exit.FINDINGS)
-        slots = arguments.get("slots")  # of several agents, this one has carried it out for its other slots
-        of_slots = None if slots is None else frozenset(slots)
-        counts = await _stored(requeue(self._frontier, wanted, dry_run=dry_run, slots=of_slots))
+        slots = _slots(arguments)  # of several agents, this one has carried it out for its other slots
+        counts = await _stored(requeue(self._frontier, wanted, dry_run=dry_run, slots=slots))
         if not dry_run:
             self._scheduler.requeued(counts)
         return {"urls": sum(counts.values()), "hosts": len(counts), "dry_run": dry_run}
@@ -271,6 +270,15 @@ def _text_or_list(arguments: Arguments, name: str) -> list[str]:
     """A list of texts, for a text, a list, or nothing."""
     value = arguments.get(name, [])
     return [value] if isinstance(value, str) else _texts({name: value}, name)
+
+
+def _slots(arguments: Arguments) -> frozenset[int] | None:
+    value = arguments.get("slots")
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(type(item) is int for item in value):
+        raise CommandRefused('"slots" must be a list of numbers')
+    return frozenset(value)
 
 
 def brief(arguments: Arguments) -> str:

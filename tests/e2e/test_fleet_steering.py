@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from crawler.admin.control_socket import Control
+from crawler.admin.unix_socket import CommandRefused
+from crawler.core.enums import Exit
 from tests.support.agents import Agents, domains
 from tests.support.commands import TIMEOUT_S, Crawl, Ran, ended, run
 from tests.support.nginx import Nginx, Site, nginx
@@ -110,6 +113,17 @@ def test_a_takedown_is_carried_out_by_the_owner(steered: Steered) -> None:
         assert "URLs forgotten" in steered.tell("forget", host, "--no-scan", at=at).stdout
     steered.assert_without(HOSTS[7:9])
     assert "was already taken down" in steered.tell("forget", HOSTS[7], "--no-scan", at=2).stdout
+
+
+@pytest.mark.parametrize("slots", [5, ["5"], [True]])
+def test_slots_of_another_program_are_checked(steered: Steered, slots: object) -> None:
+    """Agents name slots to each other; whoever else reaches the socket may name anything."""
+    with (
+        Control(steered.agents.crawls[0].output / "control.sock") as control,
+        pytest.raises(CommandRefused, match='"slots" must be a list of numbers') as refused,
+    ):
+        control.call("requeue", {"status": "404", "slots": slots, "dry_run": True})
+    assert refused.value.exit_code == Exit.USAGE
 
 
 def test_what_shows_one_agent_says_how_to_name_it(steered: Steered) -> None:
