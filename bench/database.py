@@ -53,12 +53,17 @@ def server_cpu_s(server: Server) -> float:
     return total / tick
 
 
-async def measure(server: Server, commits: int) -> None:
+async def seeded(server: Server) -> tuple[PostgresFrontier, list[HostRow]]:
+    """An open frontier of `PAGES` hosts with a URL each."""
     server.execute("CREATE DATABASE bench")
     frontier = PostgresFrontier(server.dsn("bench"))
     await frontier.open()
     receipt = await frontier.add([found(f"https://h{n}.example{n}.org/") for n in range(PAGES)], now=NOW)
-    hosts: list[HostRow] = list(receipt.hosts)
+    return frontier, list(receipt.hosts)
+
+
+async def measure(server: Server, commits: int) -> None:
+    frontier, hosts = await seeded(server)
     wal = 0.0
     cpu_s = server_s = 0.0
     times: list[float] = []
@@ -108,11 +113,7 @@ def sizes_kib(server: Server) -> list[int]:
 
 
 async def watch_sizes(server: Server, commits: int) -> None:
-    server.execute("CREATE DATABASE bench")
-    frontier = PostgresFrontier(server.dsn("bench"))
-    await frontier.open()
-    receipt = await frontier.add([found(f"https://h{n}.example{n}.org/") for n in range(PAGES)], now=NOW)
-    hosts: list[HostRow] = list(receipt.hosts)
+    frontier, hosts = await seeded(server)
     wanted = Wanted(ready_by=UNTIL_EVENT, places=PAGES, hosts=1)
     keys = (await frontier.exchange(Leaving(), wanted)).keys
     print("settled   KiB: " + " ".join(f"{name:>14}" for name in WATCHED), flush=True)
